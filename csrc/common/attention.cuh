@@ -1,0 +1,63 @@
+// What every attention kernel shares: where a query stands, which keys it keeps, and the score.
+// The keys that one query keeps are one interval [first, last), so kernels that take queries one by
+// one need no mask.
+#pragma once
+
+#include "simt/simt.h"
+
+namespace yaie::attention {
+
+struct Options {
+    float scale;
+    float softcap;  // 0: off
+    int left;       // keys to the left, -1: no limit
+    int right;      // keys to the right, -1: no limit (causal: 0)
+};
+
+// A paged cache [P,S,H,D] and the batch that reads it.
+struct Paged {
+    const void* k;
+    const void* v;
+    const int* block_table;  // [B,W]
+    const int* kv_lens;      // [B]
+    const int* q_indptr;     // [B+1]
+    int64_t table_stride;    // of a row, in elements
+    int sequences, page_size, kv_heads, dim, v_dim;
+
+    // Index of position j of sequence b, counted in tokens of the cache.
+    __device__ int64_t slot(int b, int j) const {
+        const int64_t page = block_table[b * table_stride + j / page_size];
+        return page * page_size + j % page_size;
+    }
+};
+
+struct Query {
+    int sequence;
+    int first, last;  // keys kept: [first, last)
+};
+
+// The sequence of packed query row t: the last b with q_indptr[b] <= t (those without queries are
+// stepped over), and the keys that the row keeps.
+__device__ inline Query find_query(const Paged& kv, const Options& options, int64_t t) {
+    int low = 0, high = kv.sequences;  // q_indptr[low] <= t < q_indptr[high]
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (kv.q_indptr[middle] <= t)
+            low = middle;
+        else
+            high = middle;
+    }
+    const int kv_len = kv.kv_lens[low];
+    const int position = kv_len - (kv.q_indptr[low + 1] - static_cast<int>(t));
+    Query query{low, 0, kv_len};
+    if (options.left >= 0) query.first = max(0, position - min(options.left, kv_len));
+    if (options.right >= 0) query.last = min(kv_len, position + 1 + min(options.right, kv_len));
+    query.last = max(query.last, query.first);
+    return query;
+}
+
+__device__ inline float capped(float score, float softcap) {
+    return softcap > 0.0f ? softcap * tanhf(score / softcap) : score;
+}
+
+}  // namespace yaie::attention

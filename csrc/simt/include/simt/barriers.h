@@ -1,0 +1,38 @@
+// Barriers and fences.
+#pragma once
+
+#include "simt/vocabulary.h"
+
+inline void __syncthreads(SIMT_CALL_SITE) {
+    ::simt::detail::block_barrier("__syncthreads", false, site);
+}
+inline int __syncthreads_count(int predicate, SIMT_CALL_SITE) {
+    return ::simt::detail::block_barrier("__syncthreads_count", predicate != 0, site);
+}
+inline int __syncthreads_or(int predicate, SIMT_CALL_SITE) {
+    return ::simt::detail::block_barrier("__syncthreads_or", predicate != 0, site) != 0;
+}
+inline int __syncthreads_and(int predicate, SIMT_CALL_SITE) {
+    return ::simt::detail::block_barrier("__syncthreads_and", predicate == 0, site) == 0;
+}
+
+namespace simt {
+namespace detail {
+extern const Collective kSyncWarp;
+}
+}  // namespace simt
+
+inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALL_SITE) {
+    ::simt::detail::collective(::simt::detail::kSyncWarp, mask, 0, 0, site);
+}
+
+// The threads of a block share one OS thread, so only other blocks need a real fence.
+inline void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+inline void __nanosleep(unsigned) { ::simt::detail::yield(); }
+
+inline void __trap(SIMT_CALL_SITE) {
+    ::simt::detail::fail("trap", "__trap()", "The kernel stopped itself.", site);
+}

@@ -1,0 +1,15 @@
+// The host face: CUDA's vocabulary for an ordinary C++ compiler, no NVIDIA header involved.
+#pragma once
+
+#define SIMT_HOST 1
+#define SIMT_INLINE inline
+
+#include "simt/vocabulary.h"
+//
+#include "simt/atomics.h"
+#include "simt/barriers.h"
+#include "simt/half.h"
+#include "simt/intrinsics.h"
+#include "simt/launch.h"
+#include "simt/shared.h"
+#include "simt/warp.h"

@@ -1,0 +1,48 @@
+// __syncthreads and its reductions.
+#include "block_runner.h"
+#include "site.h"
+
+namespace simt {
+namespace detail {
+
+int BlockRunner::barrier(Lane& self, const char* name, bool predicate, Site site) {
+    if (barrier_.arrived == 0) {
+        barrier_.name = name;
+        barrier_.site = site;
+        barrier_.first = &self;
+    } else if (!same_site(barrier_.site, site) || !same_text(barrier_.name, name)) {
+        fail_divergent_barrier(self, name, site);
+    }
+    ++barrier_.arrived;
+    barrier_.predicates += predicate;
+    if (barrier_.arrived == alive_) {
+        if (alive_ != thread_count_) fail_barrier_after_exit(self);
+        complete_barrier();
+        let_others_run(self);
+    } else {
+        wait(self);
+    }
+    // The next barrier cannot complete, and change this, before every thread has come here.
+    return barrier_.result;
+}
+
+void BlockRunner::complete_barrier() {
+    ++stats_.barriers;
+    barrier_.result = barrier_.predicates;
+    barrier_.predicates = 0;
+    barrier_.arrived = 0;
+    for (int w = 0; w < warp_count_; ++w) make_ready(w, warps_[w].exists);
+}
+
+int block_barrier(const char* name, bool predicate, Site site) {
+    Lane& self = current_lane();
+    return self.runner->barrier(self, name, predicate, site);
+}
+
+void yield() {
+    Lane& self = current_lane();
+    self.runner->yield(self);
+}
+
+}  // namespace detail
+}  // namespace simt

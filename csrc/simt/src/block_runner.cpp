@@ -1,0 +1,250 @@
+#include "block_runner.h"
+
+#include <exception>
+
+namespace simt {
+namespace detail {
+
+__thread const ThreadView* current __attribute__((tls_model("initial-exec"))) = nullptr;
+
+namespace {
+
+unsigned lowest(uint32_t bits) { return unsigned(__builtin_ctz(bits)); }
+unsigned highest(uint32_t bits) { return 31u - unsigned(__builtin_clz(bits)); }
+uint32_t above(unsigned bit) { return bit == 31 ? 0 : ~uint32_t(0) << (bit + 1); }
+
+unsigned draw_bit(Random& random, uint32_t bits) {
+    unsigned skip = random.below(unsigned(__builtin_popcount(bits)));
+    while (skip--) bits &= bits - 1;
+    return lowest(bits);
+}
+
+}  // namespace
+
+BlockRunner::BlockRunner() : warps_(new Warp[kMaxWarps]()) {}
+
+void BlockRunner::begin_launch(const LaunchRequest& request, const Schedule& schedule) {
+    request_ = &request;
+    policy_ = schedule.policy;
+    seed_ = schedule.seed;
+    main_.adopt_thread_stack();
+    const dim3 old = view_.block_dim, now = request.block;
+    if (lanes_.empty() || old.x != now.x || old.y != now.y || old.z != now.z) lay_out_threads(now);
+    view_.grid_dim = request.grid;
+}
+
+void BlockRunner::lay_out_threads(dim3 block) {
+    view_.block_dim = block;
+    thread_count_ = int(block.x * block.y * block.z);
+    warp_count_ = (thread_count_ + kLanes - 1) / kLanes;
+    if (lanes_.size() < std::size_t(thread_count_)) lanes_.resize(std::size_t(thread_count_));
+    for (int i = 0; i < thread_count_; ++i) {
+        Lane& lane = lanes_[std::size_t(i)];
+        const unsigned n = unsigned(i);
+        lane.thread_index = {n % block.x, n / block.x % block.y, n / (block.x * block.y)};
+        lane.lane = n % kLanes;
+        lane.warp = i / kLanes;
+        lane.block = &view_;
+        lane.runner = this;
+    }
+    for (int w = 0; w < warp_count_; ++w) {
+        const int lanes = thread_count_ - w * kLanes;
+        warps_[w].exists = lanes >= kLanes ? ~uint32_t(0) : (uint32_t(1) << lanes) - 1;
+    }
+}
+
+void BlockRunner::begin_block(uint64_t block) {
+    const dim3 grid = view_.grid_dim;
+    view_.block_index = {unsigned(block % grid.x), unsigned(block / grid.x % grid.y),
+                         unsigned(block / grid.x / grid.y)};
+    if (policy_ == Policy::Random) random_ = Random(seed_ ^ mix(block));
+    alive_ = thread_count_;
+    ready_warps_ = warp_count_ == 32 ? ~uint32_t(0) : (uint32_t(1) << warp_count_) - 1;
+    for (int w = 0; w < warp_count_; ++w) {
+        Warp& warp = warps_[w];
+        warp.ready = warp.exists;
+        warp.started = warp.exited = 0;
+        warp.gathering_count = 0;
+    }
+    barrier_ = {};
+    given_up_ = false;
+    shared_.begin_block(request_->dynamic_shared);
+}
+
+bool BlockRunner::run(uint64_t block) {
+    begin_block(block);
+    ++stats_.blocks;
+    stats_.threads += unsigned(thread_count_);
+    Lane& first = policy_ == Policy::RoundRobin ? lanes_[0] : *pick_next(lanes_[0]);
+    resume(first, main_);
+    current = nullptr;
+    if (given_up_) {
+        reclaim_fibers();
+        return false;
+    }
+    SharedArena::Damage damage;
+    if (!shared_.find_damage(&damage)) return true;
+    fault_ = describe_damage(damage);
+    return false;
+}
+
+Stats BlockRunner::take_stats() {
+    const Stats taken = stats_;
+    stats_ = Stats();
+    return taken;
+}
+
+// ---- Who runs next ------------------------------------------------------------------------------
+
+// nullptr when every thread waits.
+Lane* BlockRunner::pick_next(const Lane& self) {
+    if (!ready_warps_) return nullptr;
+    switch (policy_) {
+        case Policy::Random:
+            return pick_random();
+        case Policy::Reverse: {
+            const int warp = int(highest(ready_warps_));
+            return &lane_at(warp, highest(warps_[warp].ready));
+        }
+        case Policy::RoundRobin:
+            break;
+    }
+    return &pick_after(self, /*leave_warp=*/false);
+}
+
+Lane* BlockRunner::pick_random() {
+    const int warp = int(draw_bit(random_, ready_warps_));
+    return &lane_at(warp, draw_bit(random_, warps_[warp].ready));
+}
+
+// The next ready lane in ascending order. Unless it must leave the warp, it goes round in the warp
+// as long as one is ready there: lanes of a warp that meet soon cost the fewest switches.
+Lane& BlockRunner::pick_after(const Lane& self, bool leave_warp) {
+    const uint32_t here = warps_[self.warp].ready;
+    if (const uint32_t later = here & above(self.lane)) return lane_at(self.warp, lowest(later));
+    if (here && !leave_warp) return lane_at(self.warp, lowest(here));
+    const uint32_t later_warps = ready_warps_ & above(unsigned(self.warp));
+    const int warp = int(lowest(later_warps ? later_warps : ready_warps_));
+    return lane_at(warp, lowest(warps_[warp].ready));
+}
+
+void BlockRunner::make_ready(int warp, uint32_t lanes) {
+    warps_[warp].ready |= lanes;
+    ready_warps_ |= uint32_t(1) << warp;
+}
+
+void BlockRunner::make_unready(const Lane& self) {
+    Warp& warp = warps_[self.warp];
+    warp.ready &= ~(uint32_t(1) << self.lane);
+    if (!warp.ready) ready_warps_ &= ~(uint32_t(1) << self.warp);
+}
+
+// Comes back when another thread has made this one ready.
+void BlockRunner::wait(Lane& self) {
+    make_unready(self);
+    Lane* next = pick_next(self);
+    if (!next) fail_deadlock(self);
+    resume(*next, self.fiber->context);
+}
+
+// After a collective the last lane runs on, which saves a switch; a random schedule draws anew.
+void BlockRunner::let_others_run(Lane& self) {
+    if (policy_ != Policy::Random) return;
+    Lane* next = pick_random();
+    if (next != &self) resume(*next, self.fiber->context);
+}
+
+// Fair whatever the policy: a thread that polls must not starve the one it waits for.
+void BlockRunner::yield(Lane& self) {
+    Lane* next = policy_ == Policy::Random ? pick_random() : &pick_after(self, /*leave_warp=*/true);
+    if (next != &self) resume(*next, self.fiber->context);
+}
+
+void BlockRunner::resume(Lane& next, Context& from) {
+    ++stats_.switches;
+    if (!has_started(next)) start_on(take_fiber(), next);
+    current = &next;
+    from.switch_to(next.fiber->context);
+}
+
+// ---- Fibers -------------------------------------------------------------------------------------
+
+void BlockRunner::start_on(Fiber& fiber, Lane& lane) {
+    fiber.lane = &lane;
+    lane.fiber = &fiber;
+    warps_[lane.warp].started |= uint32_t(1) << lane.lane;
+}
+
+Fiber& BlockRunner::take_fiber() {
+    if (idle_fibers_.empty()) add_fibers();
+    Fiber& fiber = *idle_fibers_.back();
+    idle_fibers_.pop_back();
+    fiber.context.prepare(fiber.stack.bottom, fiber.stack.bytes, fiber_main, &fiber);
+    return fiber;
+}
+
+void BlockRunner::add_fibers() {
+    slabs_.push_back(std::make_unique<StackSlab>(int(fibers_.size())));
+    for (int i = 0; i < StackSlab::kStacks; ++i) {
+        fibers_.push_back({Context(), this, nullptr, slabs_.back()->stack(i)});
+        idle_fibers_.push_back(&fibers_.back());
+    }
+}
+
+// After a block was given up: its threads stay where they are, nothing on their stacks is destroyed.
+void BlockRunner::reclaim_fibers() {
+    idle_fibers_.clear();
+    for (Fiber& fiber : fibers_) idle_fibers_.push_back(&fiber);
+}
+
+void BlockRunner::fiber_main(void* argument) {
+    Fiber& fiber = *static_cast<Fiber*>(argument);
+    BlockRunner& runner = *fiber.runner;
+    fiber.context.arrived();
+    Context& next = runner.run_threads(fiber);
+    runner.idle_fibers_.push_back(&fiber);
+    fiber.context.leave_to(next);
+}
+
+// Runs threads until the one whose turn it is has a stack of its own; returns where to go on.
+Context& BlockRunner::run_threads(Fiber& fiber) {
+    try {
+        for (;;) {
+            request_->invoke(request_->arguments);
+            Lane* next = end_thread(*fiber.lane);
+            if (!next) return main_;
+            current = next;
+            if (has_started(*next)) {
+                ++stats_.switches;
+                return next->fiber->context;
+            }
+            start_on(fiber, *next);
+        }
+    } catch (const Fault& fault) {
+        fault_ = fault;
+    } catch (const std::exception& exception) {
+        fault_ = describe_exception(*fiber.lane, exception.what());
+    } catch (...) {
+        fault_ = describe_exception(*fiber.lane, "not a std::exception");
+    }
+    given_up_ = true;
+    return main_;
+}
+
+// Returns whose turn it is; nullptr when the block has ended.
+Lane* BlockRunner::end_thread(Lane& self) {
+    Warp& warp = warps_[self.warp];
+    make_unready(self);
+    warp.exited |= uint32_t(1) << self.lane;
+    for (int i = 0; i < warp.gathering_count; ++i)
+        if (warp.gatherings[i].mask >> self.lane & 1) fail_exit_in_mask(self, warp.gatherings[i]);
+    --alive_;
+    if (alive_ == 0) return nullptr;
+    if (barrier_.arrived == alive_) fail_barrier_after_exit(self);
+    Lane* next = pick_next(self);
+    if (!next) fail_deadlock(self);
+    return next;
+}
+
+}  // namespace detail
+}  // namespace simt

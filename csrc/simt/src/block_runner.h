@@ -1,0 +1,177 @@
+// Runs the threads of one block after another: threads are fibers, blocks reuse them.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "context.h"
+#include "random.h"
+#include "shared_arena.h"
+#include "simt/error.h"
+#include "simt/schedule.h"
+#include "simt/vocabulary.h"
+#include "stack_slab.h"
+
+namespace simt {
+namespace detail {
+
+constexpr int kLanes = 32;
+constexpr int kMaxThreads = 1024;
+constexpr int kMaxWarps = kMaxThreads / kLanes;
+
+class BlockRunner;
+struct Lane;
+
+// A stack on which threads run. A thread that never waits leaves it to the next one, so a kernel
+// without collectives needs a single fiber. No fiber outlives a block: an idle one is just memory.
+struct Fiber {
+    Context context;
+    BlockRunner* runner;
+    Lane* lane;  // the thread it runs
+    Stack stack;
+};
+
+// One CUDA thread.
+struct Lane : ThreadView {
+    Fiber* fiber;  // once the thread has started
+    BlockRunner* runner;
+    int warp;
+};
+
+// The lanes that wait at one collective for the rest of their mask.
+struct Gathering {
+    uint32_t mask;
+    uint32_t arrived;
+    const Collective* kind;
+    Site site;
+};
+
+struct Warp {
+    uint32_t exists;   // the last warp of a block may be partial
+    uint32_t started;  // has a fiber, or had one
+    uint32_t ready;    // could run: not waiting, not returned
+    uint32_t exited;   // returned from the kernel
+    int gathering_count;
+    Gathering gatherings[kLanes];
+    Exchange exchange;
+};
+
+struct BlockBarrier {
+    int arrived;
+    int predicates;  // true ones so far
+    int result;      // of the last completed barrier
+    const char* name;
+    Site site;
+    const Lane* first;  // to arrive
+};
+
+// What stops a block. Thrown in the thread that ran into it, so that its stack unwinds.
+struct Fault {
+    std::string kind;
+    std::string message;
+};
+
+class BlockRunner {
+   public:
+    BlockRunner();
+    ~BlockRunner() = default;
+
+    void begin_launch(const LaunchRequest& request, const Schedule& schedule);
+
+    // Runs one block to its end. False: it was given up, see fault().
+    bool run(uint64_t block);
+    const Fault& fault() const { return fault_; }
+
+    Stats take_stats();
+
+    // ---- What a running thread asks for, through the functions of runtime.h ----
+    int barrier(Lane& self, const char* name, bool predicate, Site site);
+    uint64_t collective(Lane& self, const Collective& kind, uint32_t mask, uint64_t value,
+                        uint32_t argument, Site site);
+    uint64_t shuffle(Lane& self, const Collective& kind, uint32_t mask, uint64_t value,
+                     uint32_t source, Site site);
+    void yield(Lane& self);
+    void* shared_array(const Lane& self, const SharedArray& array);
+    void* dynamic_shared(const Lane& self, std::size_t offset, std::size_t alignment, Site site);
+    [[noreturn]] void fail(const Lane& self, const char* kind, const std::string& text,
+                           const char* advice, Site site);
+
+   private:
+    // Scheduling (block_runner.cpp)
+    void lay_out_threads(dim3 block);
+    void begin_block(uint64_t block);
+    Lane& lane_at(int warp, unsigned lane) { return lanes_[std::size_t(warp * kLanes) + lane]; }
+    Lane* pick_next(const Lane& self);
+    Lane* pick_random();
+    Lane& pick_after(const Lane& self, bool leave_warp);
+    void make_ready(int warp, uint32_t lanes);
+    void make_unready(const Lane& self);
+    void wait(Lane& self);
+    void let_others_run(Lane& self);
+    void resume(Lane& next, Context& from);
+    bool has_started(const Lane& lane) const { return warps_[lane.warp].started >> lane.lane & 1; }
+    void start_on(Fiber& fiber, Lane& lane);
+    Fiber& take_fiber();
+    void add_fibers();
+    void reclaim_fibers();
+    [[noreturn]] static void fiber_main(void* fiber);
+    Context& run_threads(Fiber& fiber);
+    Lane* end_thread(Lane& self);
+
+    // Barriers and collectives (barrier.cpp, collective.cpp)
+    void complete_barrier();
+    Gathering* find_gathering(Warp& warp, uint32_t mask);
+    Gathering& open_gathering(Lane& self, const Collective& kind, uint32_t mask, Site site);
+    void complete_gathering(Warp& warp, int warp_index, Gathering& gathering);
+
+    // Faults (fault.cpp)
+    Fault describe(const char* kind, const std::string& thread, Site site, const std::string& text,
+                   const char* advice) const;
+    Fault describe_exception(const Lane& self, const char* what) const;
+    Fault describe_damage(const SharedArena::Damage& damage) const;
+    std::string who_waits_where() const;
+    [[noreturn]] void fail_divergent_barrier(const Lane& self, const char* name, Site site);
+    [[noreturn]] void fail_barrier_after_exit(const Lane& self);
+    [[noreturn]] void fail_bad_mask(const Lane& self, const Collective& kind, uint32_t mask,
+                                    Site site);
+    [[noreturn]] void fail_exit_in_mask(const Lane& self, const Gathering& gathering);
+    [[noreturn]] void fail_mismatch(const Lane& self, const Collective& kind, uint32_t mask,
+                                    Site site, const Gathering& other);
+    [[noreturn]] void fail_source(const Lane& self, const Collective& kind, uint32_t mask,
+                                  uint32_t source, Site site);
+    [[noreturn]] void fail_deadlock(const Lane& self);
+
+    const LaunchRequest* request_ = nullptr;
+    Policy policy_ = Policy::RoundRobin;
+    uint64_t seed_ = 0;
+    Random random_;
+
+    BlockView view_{};
+    int thread_count_ = 0;
+    int warp_count_ = 0;
+    int alive_ = 0;            // threads that have not returned
+    uint32_t ready_warps_ = 0;  // those with a ready lane
+    BlockBarrier barrier_{};
+    std::vector<Lane> lanes_;
+    std::unique_ptr<Warp[]> warps_;
+    SharedArena shared_;
+
+    Context main_;  // of the OS thread
+    std::vector<std::unique_ptr<StackSlab>> slabs_;
+    std::deque<Fiber> fibers_;
+    std::vector<Fiber*> idle_fibers_;
+
+    bool given_up_ = false;
+    Fault fault_;
+    Stats stats_;
+};
+
+std::string kernel_name(const LaunchRequest& request);
+
+inline Lane& current_lane() {
+    return *static_cast<Lane*>(const_cast<ThreadView*>(current));
+}
+
+}  // namespace detail
+}  // namespace simt

@@ -1,0 +1,42 @@
+"""What installs the project agrees with itself."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib is new in 3.11")
+
+
+def pinned() -> dict[str, list[str]]:
+    """Name → pinned versions of constraints.txt."""
+    pins: dict[str, list[str]] = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)(?: ; .*)?", line).groups()
+            pins.setdefault(name, []).append(version)
+    return pins
+
+
+def project() -> dict:
+    import tomllib
+
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_requirement_of_a_dependency_group_is_pinned() -> None:
+    groups = project()["dependency-groups"].values()
+    requirements = [r for group in groups for r in group if isinstance(r, str)]
+    names = {re.match(r"[\w.-]+", r)[0].lower() for r in requirements}
+    assert set() == names - pinned().keys()
+
+
+def test_the_runtime_group_is_what_the_package_depends_on() -> None:
+    assert project()["project"]["dependencies"] == project()["dependency-groups"]["runtime"]
+
+
+def test_the_tested_torch_is_pinned() -> None:
+    assert ["2.13.0"] == pinned()["torch"]

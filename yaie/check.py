@@ -1,0 +1,349 @@
+"""One (kernel, case) to one Verdict. Conformance and benchmarks both go through here.
+
+A case is laid out in guarded memory and run twice in the worker: the second time at other addresses,
+with another poison in every byte that must not matter, and under another schedule of the executor.
+Meanwhile the reference is computed in this process, on memory that the kernel never sees. Then
+
+- every byte of the arguments must be what the reference left there (so nothing else was written),
+- every guard zone of what the kernel allocated must be intact,
+- every result must be within its budget, and the two runs must agree bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yaie import kernels, ops
+from yaie.arena import POISONS, Arena, Bytes, Placement
+from yaie.compare import Contract, Judgement, Receipt, Verdict
+from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run
+from yaie.fill import Fill
+from yaie.op import Call, Kernel, Op
+from yaie.worker import Died, TimedOut, Worker
+
+TIMEOUT_S = 30.0
+"""Seconds after which a job counts as hanging. Cases are small: an honest one takes milliseconds."""
+
+
+def find_kernel(op: Op, name: str) -> Kernel:
+    """The kernel of that name; ValueError with the nearest names when there is none."""
+    kernels.load()
+    if name not in op.kernels:
+        from yaie.dispatch import nearest
+
+        raise ValueError(f"{op.name}: no kernel {name!r}{nearest(name, list(op.kernels))}")
+    return op.kernels[name]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A case in the arena: the call, and where its arguments lie."""
+
+    op: Op
+    call: Call
+    places: Mapping[str, Any]
+    top: int
+
+    def named(self) -> list[tuple[str, bool, Placement]]:
+        """Every tensor argument: its name, whether the op mutates it, its place."""
+        rows = []
+        for param in self.op.signature.params:
+            place = self.places[param.name]
+            many = place if isinstance(place, list) else [place]
+            for i, p in enumerate(many):
+                name = f"{param.name}[{i}]" if param.many else param.name
+                rows.append((name, param.mutated, p))
+        return rows
+
+
+class _Fault(Exception):
+    """Carries the verdict of a check that failed."""
+
+    def __init__(self, check: str, reason: str, receipt: Receipt | None = None) -> None:
+        self.verdict = Verdict("fail", check, reason, receipt)
+
+
+class Judge:
+    """Judges kernels on cases, with one worker process and one arena. Close it when done."""
+
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, timeout: float = TIMEOUT_S
+    ) -> None:
+        kernels.load()
+        self._worker = Worker(environment)
+        self._arena = Arena()
+        self._timeout = timeout
+
+    def close(self) -> None:
+        """End the worker."""
+        self._worker.close()
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def judge(self, op: Op, kernel: Kernel, case: Any) -> Verdict:
+        """What the kernel does on the case. Never raises for a fault of the kernel."""
+        layout = self._lay_out(op, case)
+        device = "cuda" if kernel.device == "cuda" else "cpu"
+        reason = kernel.declines(replace(layout.call, device=torch.device(device)))
+        if reason is not None:
+            return Verdict("unsupported", reason=reason)
+        runs = (
+            Run(0, POISONS[0], kernels.Schedule("round-robin")),
+            Run(1, POISONS[1], kernels.Schedule("random", case.seed)),
+        )
+        job = Job(
+            op.name, kernel.name, layout.places, layout.call.options, layout.top, runs, device
+        )
+        before = [self._arena.bytes(run.poison) for run in runs]
+        try:
+            self._begin(job, before)
+            expected, after = self._reference(layout, before)
+            outcomes = self._finish(job, device)
+            self._check_memory(layout, outcomes, before, after, runs)
+            results = [self._results(layout, o, r) for o, r in zip(outcomes, runs, strict=True)]
+            judgement = self._judge_results(layout, kernel.contract, expected, results[0])
+            self._check_runs(job, kernel, results, before)
+        except _Fault as fault:
+            return fault.verdict
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        return Verdict("pass", receipt=judgement, seconds=seconds)
+
+    def _lay_out(self, op: Op, case: Any) -> _Layout:
+        args, options = op.inputs(case, Fill(self._arena, case.seed))
+        places = {
+            name: [Placement.of(t, self._arena.base) for t in value]
+            if isinstance(value, list)
+            else Placement.of(value, self._arena.base)
+            for name, value in args.items()
+        }
+        return _Layout(op, op.bind(**args, **options), places, self._arena.top)
+
+    def _begin(self, job: Job, before: Sequence[Bytes]) -> None:
+        for run, bytes_ in zip(job.runs, before, strict=True):
+            self._worker.regions[run.region][: job.top] = bytes_
+        self._worker.begin(job)
+
+    def _finish(self, job: Job, device: str) -> list[Outcome]:
+        answer = self._worker.finish(self._timeout)
+        _raise_if_dead(answer)
+        outcomes = cast(list[Outcome], answer)
+        for outcome in outcomes:
+            if outcome.raised is not None:
+                raise _Fault("error", f"{outcome.raised.type}: {outcome.raised.message}")
+        return outcomes
+
+    def _reference(self, layout: _Layout, before: Sequence[Bytes]) -> tuple[Any, list[Bytes]]:
+        """What the reference returns, and the bytes that it leaves for each run."""
+        op, options = layout.op, layout.call.options
+        if not op.signature.mutated:
+            return op.reference(**layout.call.args, **options), list(before)
+        after, returned = [], None
+        for bytes_ in before:
+            left = bytes_.copy()
+            base = torch.from_numpy(left)
+            args = {
+                name: [p.view(base) for p in place] if isinstance(place, list) else place.view(base)
+                for name, place in layout.places.items()
+            }
+            returned = op.reference(**args, **options)
+            after.append(left)
+        return returned, after
+
+    def _check_memory(
+        self,
+        layout: _Layout,
+        outcomes: Sequence[Outcome],
+        before: Sequence[Bytes],
+        after: Sequence[Bytes],
+        runs: Sequence[Run],
+    ) -> None:
+        for i, run in enumerate(runs):
+            region = self._worker.regions[run.region]
+            actual = region[: layout.top]
+            if not np.array_equal(actual, after[i]):
+                at = int((actual != after[i]).argmax())
+                changed = bool(after[i][at] != before[i][at])
+                raise _describe_byte(layout, at, actual, after[i], changed)
+            _check_guards(outcomes[i], region, layout.top, run.poison)
+
+    def _results(self, layout: _Layout, outcome: Outcome, run: Run) -> list[Tensor]:
+        """Copies of a run's results, after a check of their number, shapes and dtypes."""
+        wanted = layout.op.signature.results
+        if len(outcome.results) != len(wanted):
+            raise _Fault(
+                "error", f"returned {len(outcome.results)} results, the op has {len(wanted)}"
+            )
+        base = torch.from_numpy(self._worker.regions[run.region])
+        tensors = []
+        for param, place in zip(wanted, outcome.results, strict=True):
+            if not isinstance(place, Placement):
+                raise _Fault("error", f"{param.name} is {place}")
+            shape = tuple(layout.call.axes[axis] for axis in param.axes)
+            dtype = layout.op.result_dtype(param, layout.call)
+            if (place.shape, place.dtype) != (shape, dtype):
+                raise _Fault(
+                    "error",
+                    f"{param.name} is {place.dtype} {place.shape}, must be {dtype} {shape}",
+                )
+            tensors.append(place.view(base).clone())
+        return tensors
+
+    def _judge_results(
+        self, layout: _Layout, contract: Contract, expected: Any, results: Sequence[Tensor]
+    ) -> Receipt | None:
+        """The receipt of the result that came closest to its limit."""
+        if layout.op.comparison is None:
+            return None
+        comparisons = layout.op.comparison(expected, layout.call, contract)
+        worst: Receipt | None = None
+        for param, result in zip(layout.op.signature.results, results, strict=True):
+            judgement: Judgement = comparisons[param.name].judge(param.name, result)
+            if judgement.check is not None:
+                raise _Fault(judgement.check, judgement.reason or "", judgement.receipt)
+            receipt = judgement.receipt
+            if receipt and (worst is None or receipt.used > worst.used):
+                worst = receipt
+        return worst
+
+    def _check_runs(
+        self, job: Job, kernel: Kernel, results: Sequence[Sequence[Tensor]], before: Sequence[Bytes]
+    ) -> None:
+        """The two runs must agree bit for bit; if they do not, find out what made the difference."""
+        if not kernel.deterministic or _same_bits(results[0], results[1]):
+            return
+        first, second = job.runs
+        where = _first_difference(job.op, results[0], results[1])
+        if not _same_bits(results[0], self._again(job, first, before[0])):
+            raise _Fault("repeat", f"the same call twice gives different bits: {where}")
+        other = replace(first, schedule=second.schedule)
+        if job.device == "cpu" and not _same_bits(results[0], self._again(job, other, before[0])):
+            raise _Fault(
+                "schedule",
+                f"the result depends on the order of threads ({first.schedule} against "
+                f"{second.schedule}), so there is a race: {where}",
+            )
+        raise _Fault(
+            "poison",
+            "the result depends on bytes that must not matter (unused slots, table tails, gaps, "
+            f"fresh memory), or on addresses: {where}",
+        )
+
+    def _again(self, job: Job, run: Run, before: Bytes) -> list[Tensor]:
+        """The results of one more run."""
+        single = replace(job, runs=(run,))
+        self._begin(single, [before])
+        (outcome,) = self._finish(single, job.device)
+        base = torch.from_numpy(self._worker.regions[run.region])
+        return [cast(Placement, place).view(base).clone() for place in outcome.results]
+
+    def judge_refusal(self, op: Op, kernel: Kernel, number: int) -> Verdict:
+        """Whether the kernel refuses bad input ``number`` of the op: the named exception, the words
+        that its message must contain, nothing written, no launcher entered."""
+        refusal = op.refusals[number]
+        device = "cuda" if kernel.device == "cuda" else "cpu"
+        answer = self._worker.ask(RefusalJob(op.name, kernel.name, number, device), self._timeout)
+        try:
+            _raise_if_dead(answer)
+        except _Fault as fault:
+            return fault.verdict
+        outcome = cast(RefusalOutcome, answer)
+        wanted = f"must raise {refusal.raises.__name__} saying {refusal.says!r}"
+        if outcome.raised is None:
+            return Verdict("fail", "rejection", f"{refusal.what}: accepted, {wanted}")
+        if outcome.raised.type != refusal.raises.__name__ or refusal.says not in str(
+            outcome.raised.message
+        ):
+            said = f"{outcome.raised.type}: {outcome.raised.message}"
+            return Verdict("fail", "rejection", f"{refusal.what}: raised {said!r}, {wanted}")
+        if outcome.wrote or outcome.entered:
+            return Verdict(
+                "fail", "rejection", f"{refusal.what}: refused only after something was launched"
+            )
+        return Verdict("pass")
+
+
+def _raise_if_dead(answer: Any) -> None:
+    if isinstance(answer, TimedOut):
+        fault = _Fault("timeout", f"no answer within {answer.seconds:g} s")
+        fault.verdict = replace(fault.verdict, status="timeout")
+        raise fault
+    if isinstance(answer, Died):
+        last = answer.stderr.strip().splitlines()[-3:]
+        fault = _Fault("crash", " | ".join([f"the worker was {answer.how}", *last]))
+        fault.verdict = replace(fault.verdict, status="crash")
+        raise fault
+
+
+def _same_bits(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    return all(
+        torch.equal(x.contiguous().view(torch.uint8), y.contiguous().view(torch.uint8))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _first_difference(op: str, a: Sequence[Tensor], b: Sequence[Tensor]) -> str:
+    for param, x, y in zip(ops.get(op).signature.results, a, b, strict=True):
+        unequal = (x.contiguous().view(torch.uint8) != y.contiguous().view(torch.uint8)).nonzero()
+        if len(unequal):
+            at = (*unequal[0][:-1].tolist(), int(unequal[0][-1]) // x.element_size())
+            where = ", ".join(map(str, at))
+            return f"{param.name}[{where}] is {x[at].item():.9g}, then {y[at].item():.9g}"
+    return "in no result"
+
+
+def _check_guards(outcome: Outcome, region: Bytes, top: int, poison: int) -> None:
+    """What lies between the kernel's own allocations must still be poison."""
+    for start, end in outcome.heap:
+        gap = region[top:start]
+        if not (gap == poison).all():
+            at = top + int((gap != poison).argmax())
+            raise _Fault("guard", f"wrote {start - at} bytes before something that it allocated")
+        top = end
+
+
+def _describe_byte(
+    layout: _Layout, at: int, actual: Bytes, expected: Bytes, should_change: bool
+) -> _Fault:
+    """Name what lies at a byte that is not as it should be."""
+    for name, mutated, place in layout.named():
+        index = _element(place, at)
+        if index is None:
+            continue
+        was = place.view(torch.from_numpy(actual.copy()))[index].item()
+        should = place.view(torch.from_numpy(expected))[index].item()
+        where = f"{name}[{', '.join(map(str, index))}]"
+        if mutated and should_change:
+            return _Fault("exact", f"{where} is {was}, should be {should} (bit for bit)")
+        return _Fault("frame", f"{where} was {should} and must keep its bits, it is {was}")
+    nearest = min(layout.named(), key=lambda row: max(row[2].offset - at, at - row[2].end + 1, 0))
+    name, _, place = nearest
+    if place.offset <= at < place.end:
+        return _Fault("frame", f"wrote into a gap between the rows of {name}")
+    side = "before" if at < place.offset else "after"
+    far = place.offset - at if at < place.offset else at - place.end
+    return _Fault("frame", f"wrote {far} bytes {side} {name}")
+
+
+def _element(place: Placement, at: int) -> tuple[int, ...] | None:
+    """The index of the element that holds a byte, or None if it lies in no element."""
+    rest = (at - place.offset) // place.dtype.itemsize
+    if rest < 0 or 0 in place.shape:
+        return None
+    index = [0] * len(place.shape)
+    axes = sorted(range(len(place.shape)), key=lambda axis: -place.strides[axis])
+    for axis in axes:
+        if place.shape[axis] == 1:
+            continue
+        index[axis] = min(rest // place.strides[axis], place.shape[axis] - 1)
+        rest -= index[axis] * place.strides[axis]
+    return tuple(index) if rest == 0 else None

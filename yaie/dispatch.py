@@ -1,0 +1,129 @@
+"""Which kernel serves a call: explicit ▸ ``with use()`` ▸ YAIE_KERNEL ▸ preference ▸ reference.
+
+A kernel that was asked for by name and declines is an error that lists every reason; only the
+registered preference may pass a kernel over. The policy knows kernels by name and by what
+``supports`` answers, nothing else, so it stands below the ops that use it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+
+class Unsupported(ValueError):
+    """No kernel that was asked for can serve this call; the message holds every reason."""
+
+
+class Choosable(Protocol):
+    """What the policy needs to know of a kernel."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def preference(self) -> int: ...
+
+    def declines(self, call: Any) -> str | None: ...
+
+
+K = TypeVar("K", bound=Choosable)
+
+_used: ContextVar[tuple[str, ...]] = ContextVar("yaie_use", default=())
+_checked: ContextVar[bool | None] = ContextVar("yaie_checked", default=None)
+
+
+@contextmanager
+def use(*choices: str) -> Iterator[None]:
+    """Choose kernels for the calls inside the block.
+
+    A choice is ``op=kernel`` or a bare kernel name; both may be globs (``"simt.*"``). A bare
+    name applies to the ops that have such a kernel. Inner blocks win over outer ones.
+
+    >>> with use("paged_attention=cuda.split_kv", "simt.*"): ...
+    """
+    token = _used.set(choices + _used.get())
+    try:
+        yield
+    finally:
+        _used.reset(token)
+
+
+@contextmanager
+def checked(on: bool = True) -> Iterator[None]:
+    """Turn on (or off) the checks that must read tensor contents, for the calls inside the block.
+
+    They are on by default for CPU tensors and off for GPU tensors, where reading costs a
+    synchronisation. ``YAIE_CHECKED=1`` or ``0`` in the environment changes the default.
+    """
+    token = _checked.set(on)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
+
+
+def contents_checked(device: str) -> bool:
+    """Whether a call on ``device`` ("cpu", "cuda") checks the contents of its tensors."""
+    explicit = _checked.get()
+    if explicit is not None:
+        return explicit
+    environment = os.environ.get("YAIE_CHECKED")
+    return device == "cpu" if environment is None else environment != "0"
+
+
+def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -> K:
+    """The kernel of ``op`` that serves ``call``.
+
+    Errors: ValueError for a name that fits no kernel; Unsupported when all named ones decline.
+    """
+    ranked = sorted(kernels.values(), key=lambda k: -k.preference)
+    if explicit is not None:
+        return _first_willing(op, _matching(op, ranked, explicit), call)
+    for source in (_used.get(), _environment()):
+        for choice in source:
+            wanted_op, _, pattern = choice.rpartition("=")
+            if wanted_op and not fnmatch.fnmatchcase(op, wanted_op):
+                continue
+            if not wanted_op and not _fitting(ranked, pattern):
+                continue
+            return _first_willing(op, _matching(op, ranked, pattern), call)
+    return _first_willing(op, [k for k in ranked if k.preference >= 0], call)
+
+
+def _environment() -> tuple[str, ...]:
+    text = os.environ.get("YAIE_KERNEL", "")
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _fitting(ranked: Sequence[K], pattern: str) -> list[K]:
+    return [k for k in ranked if fnmatch.fnmatchcase(k.name, pattern)]
+
+
+def _matching(op: str, ranked: Sequence[K], pattern: str) -> list[K]:
+    fitting = _fitting(ranked, pattern)
+    if not fitting:
+        raise ValueError(f"{op}: no kernel {pattern!r}{nearest(pattern, [k.name for k in ranked])}")
+    return fitting
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """``"; did you mean …? (known: …)"``, to append to an unknown-name message."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    return f"{hint} (known: {', '.join(sorted(known))})"
+
+
+def _first_willing(op: str, candidates: Sequence[K], call: Any) -> K:
+    reasons = []
+    for kernel in candidates:
+        reason = kernel.declines(call)
+        if reason is None:
+            return kernel
+        reasons.append(f"{kernel.name}: {reason}")
+    raise Unsupported(f"{op}: no kernel serves this call ({call}): " + "; ".join(reasons))

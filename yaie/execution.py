@@ -1,0 +1,265 @@
+"""Runs one kernel on guarded memory; this is what happens inside the disposable worker.
+
+The arguments are views of a region that the judge laid out. What the kernel allocates while it runs
+(results, workspaces) is placed behind them in the same region, between guard zones and poisoned, so
+that the judge sees every byte that the kernel could have touched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from yaie import dispatch, kernels, ops
+from yaie.arena import ALIGNMENT, GUARD, REGION_BYTES, Arena, Placement, Regions
+from yaie.fill import Fill
+from yaie.op import Op
+
+GPU_HEAP_BYTES = 64 << 20
+"""Room on a GPU for results and workspaces, beyond the arguments."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a case: where, with which poison, under which schedule of the executor."""
+
+    region: int
+    poison: int
+    schedule: kernels.Schedule = kernels.Schedule()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the worker is asked to do. ``args`` holds a Placement, or a list of them, by name."""
+
+    op: str
+    kernel: str
+    args: Mapping[str, Any]
+    options: Mapping[str, Any]
+    top: int
+    runs: tuple[Run, ...]
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class RefusalJob:
+    """Call a kernel with bad input number ``number`` of its op; it must raise before any launch."""
+
+    op: str
+    kernel: str
+    number: int
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Raised:
+    """An exception that came out of a call."""
+
+    type: str
+    message: str
+
+    @staticmethod
+    def by(error: BaseException) -> Raised:
+        """Describe an exception."""
+        return Raised(type(error).__name__, str(error))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run left behind: its results, the memory it allocated, what it raised."""
+
+    results: tuple[Any, ...] = ()
+    heap: tuple[tuple[int, int], ...] = ()
+    raised: Raised | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RefusalOutcome:
+    """What a bad input led to: an exception (or none), whether a byte was written, and whether a
+    launcher of ours was entered."""
+
+    raised: Raised | None
+    wrote: bool
+    entered: bool
+
+
+@dataclass
+class Heap:
+    """Hands out guarded, poisoned memory from ``top`` to the end of a region."""
+
+    base: Tensor
+    top: int
+    poison: int
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def place(self, like: Tensor) -> Tensor:
+        """Room for a tensor of the shape, strides and dtype of ``like``."""
+        start = -(-(self.top + GUARD) // ALIGNMENT) * ALIGNMENT
+        place = Placement(like.dtype, start, tuple(like.shape), tuple(like.stride()))
+        end = place.end + GUARD
+        if end > self.base.numel():
+            raise MemoryError(
+                f"the kernel allocated {(end - self.spans[0][0]) >> 20} MiB in all, "
+                f"there is room for {self.base.numel() >> 20} MiB"
+            )
+        self.base[self.top : end] = self.poison
+        self.spans.append((start, place.end))
+        self.top = end
+        return place.view(self.base)
+
+    def adopt(self, result: Tensor) -> Placement:
+        """The place of a result; one that lies elsewhere is copied into the region first."""
+        offset = result.data_ptr() - self.base.data_ptr()
+        if not 0 <= offset < self.base.numel():
+            copy = self.place(result)
+            result = copy.copy_(result)
+        return Placement.of(result, self.base)
+
+
+_EMPTY = {torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty}
+_FILLED = {
+    torch.zeros,
+    torch.zeros_like,
+    torch.ones,
+    torch.ones_like,
+    torch.full,
+    torch.full_like,
+    Tensor.new_zeros,
+    Tensor.new_ones,
+    Tensor.new_full,
+}
+
+
+class _GuardedAllocations(TorchFunctionMode):
+    """Moves what a kernel allocates through torch into a guarded heap."""
+
+    def __init__(self, heap: Heap) -> None:
+        super().__init__()
+        self.heap = heap
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func not in _EMPTY and func not in _FILLED:
+            return made
+        if made.device != self.heap.base.device:
+            return made
+        placed = self.heap.place(made)
+        return placed.copy_(made) if func in _FILLED else placed
+
+
+def execute(job: Job, regions: Regions) -> list[Outcome]:
+    """Run a job; exceptions of the kernel become part of the outcome."""
+    op = ops.get(job.op)
+    return [_execute_once(op, job, run, regions) for run in job.runs]
+
+
+def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
+    shared = torch.from_numpy(regions[run.region])
+    base = shared if job.device == "cpu" else _uploaded(shared, job)
+    args = {name: _viewed(place, base) for name, place in job.args.items()}
+    heap = Heap(base, job.top, run.poison)
+    results: tuple[Any, ...] = ()
+    raised = None
+    start = time.perf_counter()
+    try:
+        with kernels.scheduled(run.schedule), dispatch.checked(), _GuardedAllocations(heap):
+            returned = op(**args, **job.options, kernel=job.kernel)
+            _synchronize(job.device)
+        results = tuple(_described(r, heap) for r in _as_tuple(returned))
+    except Exception as error:
+        raised = Raised.by(error)
+    seconds = time.perf_counter() - start
+    if base is not shared and raised is None:
+        shared[: heap.top].copy_(base[: heap.top])
+    return Outcome(results, tuple(heap.spans), raised, seconds)
+
+
+def _viewed(place: Any, base: Tensor) -> Any:
+    return [p.view(base) for p in place] if isinstance(place, list) else place.view(base)
+
+
+def _as_tuple(returned: Any) -> tuple[Any, ...]:
+    if returned is None:
+        return ()
+    return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+
+
+def _described(result: Any, heap: Heap) -> Any:
+    """Where a result lies; what is no tensor, or on another device, is described in words."""
+    if type(result) is not Tensor:
+        return f"a {type(result).__name__}, no tensor"
+    if result.device != heap.base.device:
+        return f"on {result.device}, not on {heap.base.device}"
+    return heap.adopt(result)
+
+
+def _uploaded(shared: Tensor, job: Job) -> Tensor:
+    """A copy of the arguments' part of a region on the GPU, with room for the kernel's own."""
+    heap = min(GPU_HEAP_BYTES + 2 * job.top, REGION_BYTES - job.top)
+    base = torch.empty(job.top + heap, dtype=torch.uint8, device=job.device)
+    base[: job.top].copy_(shared[: job.top])
+    return base
+
+
+def _synchronize(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def execute_refusal(job: RefusalJob) -> RefusalOutcome:
+    """Call the kernel with spoiled arguments and watch what happens to them."""
+    op = ops.get(job.op)
+    refusal = op.refusals[job.number]
+    args, options = op.inputs(op.good, Fill(Arena(1 << 20), op.good.seed))
+    given = {**args, **options}
+    refusal.spoil(given)
+    moved: dict[int, Any] = {}
+    given = {name: _moved(value, job.device, moved) for name, value in given.items()}
+    before = _snapshot(given)
+    entries = kernels.entries()
+    mode: AbstractContextManager[None] = dispatch.checked(refusal.contents)
+    raised = None
+    try:
+        with mode:
+            op(**given, kernel=job.kernel)
+        _synchronize(job.device)
+    except Exception as error:
+        raised = Raised.by(error)
+    wrote = any(not torch.equal(a, b) for a, b in zip(before, _snapshot(given), strict=True))
+    return RefusalOutcome(raised, wrote, kernels.entries() > entries)
+
+
+def _moved(value: Any, device: str, moved: dict[int, Any]) -> Any:
+    """A value on a device, its strides kept; what was one object stays one object."""
+    if isinstance(value, list):
+        return [_moved(v, device, moved) for v in value]
+    if not isinstance(value, Tensor) or device == "cpu":
+        return value
+    if id(value) not in moved:
+        copy = torch.empty_strided(
+            tuple(value.shape), value.stride(), dtype=value.dtype, device=device
+        )
+        moved[id(value)] = copy.copy_(value)
+    return moved[id(value)]
+
+
+def _snapshot(given: Mapping[str, Any]) -> list[Tensor]:
+    """The bytes of every tensor of a call."""
+    flat: list[Any] = []
+    for value in given.values():
+        flat.extend(value if isinstance(value, list) else [value])
+    return [t.clone().contiguous().view(torch.uint8) for t in flat if isinstance(t, Tensor)]

@@ -1,0 +1,212 @@
+"""From a seed to the contents of a case: index tensors, layouts, and families of values.
+
+A family is a named way to draw q, k and v that makes one kind of mistake visible. Random normal
+numbers alone hide most of them: the mean of many values barely moves when one key is lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yaie.arena import Arena, Slab
+
+Floats = NDArray[np.float32]
+
+LAYOUTS = ("dense", "padded", "transposed", "shifted", "fused")
+"""How a [T,H,D] input lies in memory: contiguous; rows padded; stored as [H,T,D]; one element off
+the allocator's alignment; a slice of a fused [T, 2H, D] projection."""
+
+
+class Fill:
+    """Draws the contents of one case into an arena, from the case's seed alone."""
+
+    def __init__(self, arena: Arena, seed: int) -> None:
+        arena.reset()
+        self.arena = arena
+        self.rng = np.random.default_rng(seed)
+
+    def slab(self, shape: Sequence[int], dtype: torch.dtype) -> Slab:
+        """A contiguous tensor, poisoned until it is written."""
+        return self.arena.slab(shape, dtype)
+
+    def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
+        """A tensor that holds ``values`` rounded to ``dtype``, laid out as ``layout`` says."""
+        return self._laid_out(values.shape, dtype, layout).write(values)
+
+    def ints(self, values: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """An int32 tensor."""
+        return self.tensor(torch.as_tensor(values, dtype=torch.int32), torch.int32)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32."""
+        return torch.from_numpy(self.rng.standard_normal(shape, np.float32))
+
+    def bits(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Random bits as ``dtype``: every NaN payload, infinity and subnormal may occur."""
+        size = math.prod(shape) * dtype.itemsize
+        raw = np.frombuffer(self.rng.bytes(size), np.uint8).copy()
+        return torch.from_numpy(raw).view(dtype).view(*shape)
+
+    def permutation(self, n: int) -> NDArray[np.int64]:
+        """The numbers 0..n-1 in random order."""
+        return self.rng.permutation(n)
+
+    def _laid_out(self, shape: Sequence[int], dtype: torch.dtype, layout: str) -> Slab:
+        if layout == "dense" or len(shape) < 3:
+            return self.arena.slab(shape, dtype)
+        if layout == "shifted":
+            return self.arena.slab(shape, dtype, shift=1)
+        t, h, d = shape
+        if layout == "padded":
+            pitch = h * d + 3
+            return self.arena.slab(shape, dtype, (pitch, d, 1))
+        if layout == "transposed":
+            return self.arena.slab(shape, dtype, (d, max(t, 1) * d, 1))
+        if layout == "fused":
+            return self.arena.slab(shape, dtype, (2 * h * d, d, 1))
+        raise ValueError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
+
+
+class Sequences:
+    """The packed q, k, v of a batch before rounding, with the rows of each sequence known.
+
+    q [T,Hq,D], k [N,Hk,D], v [N,Hk,Dv], float32. Families edit them in place.
+    """
+
+    def __init__(
+        self,
+        fill: Fill,
+        q_lens: Sequence[int],
+        kv_lens: Sequence[int],
+        heads: tuple[int, int],
+        dims: tuple[int, int],
+        edges: Sequence[int],
+    ) -> None:
+        (hq, hk), (d, dv) = heads, dims
+        self.q = fill.normal(sum(q_lens), hq, d)
+        self.k = fill.normal(sum(kv_lens), hk, d)
+        self.v = fill.normal(sum(kv_lens), hk, dv)
+        self.q_ends, self.kv_ends = np.cumsum(q_lens), np.cumsum(kv_lens)
+        self.q_lens, self.kv_lens = tuple(q_lens), tuple(kv_lens)
+        self.rng = fill.rng
+        self.edges = tuple(edges)
+
+    def focus(self) -> list[tuple[Tensor, Tensor]]:
+        """For each sequence with queries and keys: the last query of each KV head's first query
+        head [Hk,D], and the keys [n,Hk,D]. A family shapes the scores between the two."""
+        pairs = []
+        group = self.q.shape[1] // self.k.shape[1] if self.k.shape[1] else 1
+        for b, (q_len, kv_len) in enumerate(zip(self.q_lens, self.kv_lens, strict=True)):
+            if q_len and kv_len:
+                end = int(self.kv_ends[b])
+                query = self.q[int(self.q_ends[b]) - 1, ::group]
+                pairs.append((query, self.k[end - kv_len : end]))
+        return pairs
+
+    def aim(self, score: Callable[[int], Tensor]) -> None:
+        """Make keys whose scaled score with the focus query is ``score(n)`` (NaN: leave it)."""
+        for query, keys in self.focus():
+            want = score(len(keys))
+            at = (~want.isnan()).nonzero()[:, 0]
+            direction = query / query.square().sum(-1, keepdim=True).clamp_min(1e-6)
+            keys[at] = direction * (want[at] * math.sqrt(query.shape[-1]))[:, None, None]
+
+
+def _normal(s: Sequences) -> None:
+    """Independent standard normal q, k, v."""
+
+
+def _spiky(s: Sequences) -> None:
+    """Some keys are 1.2 times the query: their weights dominate."""
+    for query, keys in s.focus():
+        at = s.rng.integers(0, len(keys), size=max(1, len(keys) // 16))
+        keys[at] = 1.2 * query
+
+
+def _outlier(s: Sequences) -> None:
+    """One channel is 30 in every key and 10 in every query, as in real models."""
+    s.k[..., 0], s.q[..., 0] = 30.0, 10.0
+
+
+def _needle(s: Sequences) -> None:
+    """About half of the weight lies on one key at an edge: first, last, of a page or a tile."""
+
+    def score(n: int) -> Tensor:
+        want = torch.full((n,), math.nan)
+        edges = [e for e in (0, n - 1, *s.edges) if 0 <= e < n]
+        want[edges[s.rng.integers(len(edges))]] = math.log(n + 1)
+        return want
+
+    s.aim(score)
+
+
+def _ladder(s: Sequences) -> None:
+    """The running maximum rises by 3 with every key: all that came before must be rescaled."""
+    s.aim(lambda n: 3.0 * torch.arange(n).clamp_max(60))
+
+
+def _falling(s: Sequences) -> None:
+    """Scores fall from the first key on, which keeps the maximum."""
+    s.aim(lambda n: -0.5 * torch.arange(n).clamp_max(60))
+
+
+def _negative(s: Sequences) -> None:
+    """Every raw score lies below -50,000: a finite sentinel for the maximum would win."""
+    d = s.q.shape[-1]
+    level = math.sqrt(8e4 / d)
+    s.q[:] = level + 0.01 * s.q
+    s.k[:] = -level * (1 + 0.001 * s.k)
+
+
+def _big(s: Sequences) -> None:
+    """Raw scores beyond float16's range, values large but finite."""
+    s.q *= 60.0
+    s.k *= 60.0
+    s.v *= 100.0
+
+
+def _grid(s: Sequences) -> None:
+    """Small multiples of powers of two: scores tie exactly, and little is rounded."""
+    for x in (s.q, s.k, s.v):
+        x.copy_((x * 2).round().clamp(-4, 4) / 2)
+
+
+def _constant(s: Sequences) -> None:
+    """Every value is 1.5: so must be every output, whatever the weights."""
+    s.v.fill_(1.5)
+
+
+def _biased(s: Sequences) -> None:
+    """Values around 2, of one sign: errors that share a sign add up."""
+    s.v += 2.0
+
+
+def _flat(s: Sequences) -> None:
+    """All scores are zero: every key weighs the same."""
+    s.q.zero_()
+
+
+FAMILIES: dict[str, Callable[[Sequences], None]] = {
+    f.__name__.removeprefix("_"): f
+    for f in (
+        _normal,
+        _spiky,
+        _outlier,
+        _needle,
+        _ladder,
+        _falling,
+        _negative,
+        _big,
+        _grid,
+        _constant,
+        _biased,
+        _flat,
+    )
+}
+"""Families of values for attention, by name."""

@@ -1,0 +1,56 @@
+"""The registered kernels: ours, and those of other packages (entry-point group ``yaie.kernels``).
+
+An entry point names a function without arguments that registers kernels with their ops. Modules
+named in YAIE_PLUGINS (comma-separated) are imported for the same purpose.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+
+from yaie.kernels import native, torch_eager
+from yaie.kernels.native import entries
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order in which the SIMT executor runs threads and blocks: "round-robin", "reverse" or
+    "random" (drawn from ``seed``), on ``threads`` cores (0: all)."""
+
+    policy: str = "round-robin"
+    seed: int = 0
+    threads: int = 1
+
+    def __str__(self) -> str:
+        seed = f" {self.seed}" if self.policy == "random" else ""
+        return f"{self.policy}{seed}"
+
+
+@contextmanager
+def scheduled(schedule: Schedule) -> Iterator[None]:
+    """Run the SIMT executor under a schedule inside the block."""
+    executor = native.extension("simt")
+    if executor is not None:
+        executor.set_schedule(schedule.policy, schedule.seed, schedule.threads)
+    yield
+
+
+@cache
+def load() -> None:
+    """Register every kernel, once in a process."""
+    torch_eager.register()
+    native.register()
+    for entry in entry_points(group="yaie.kernels"):
+        entry.load()()
+    for name in os.environ.get("YAIE_PLUGINS", "").split(","):
+        if name.strip():
+            importlib.import_module(name.strip())
+
+
+__all__ = ["Schedule", "entries", "load", "native", "scheduled"]

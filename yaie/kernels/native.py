@@ -1,0 +1,253 @@
+"""Our CUDA kernels through their two faces: on a GPU (``cuda.*``), and on the CPU through the SIMT
+executor (``simt.*``). One list serves both. The only module that imports the extensions.
+
+YAIE_EXTENSIONS names a folder in which extensions are looked for before the package's own: that is
+how another build (a mutant, the other side of a comparison) is judged.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie import ops
+from yaie.compare import Contract
+from yaie.op import Call, Kernel, supports_all
+
+FACES = {"simt": "cpu", "cuda": "cuda"}
+"""Each face, and where its tensors must live."""
+
+
+@cache
+def extension(face: str) -> ModuleType | None:
+    """The extension of a face, or None where it was not built."""
+    name = f"yaie._{face}"
+    folder = os.environ.get("YAIE_EXTENSIONS")
+    if folder:
+        for suffix in EXTENSION_SUFFIXES:
+            path = Path(folder, f"_{face}{suffix}")
+            if path.exists():
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None and spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
+
+
+_entries = 0
+
+
+def entries() -> int:
+    """How often a launcher of ours was entered in this process: a refused call enters none."""
+    return _entries
+
+
+class Face:
+    """Calls the launchers of one extension on the current stream."""
+
+    def __init__(self, module: ModuleType, device: str) -> None:
+        self.module = module
+        self.device = device
+
+    def launch(self, name: str, *args: Any) -> None:
+        """Call a launcher; its errors are those of the op's page."""
+        global _entries
+        _entries += 1
+        launcher = getattr(self.module, name)
+        if self.device == "cpu":
+            launcher(*args, 0)
+            return
+        first = args[0][0] if isinstance(args[0], list) else args[0]
+        with torch.cuda.device(first.device):
+            launcher(*args, torch.cuda.current_stream().cuda_stream)
+
+    def multiprocessors(self, tensor: Tensor) -> int:
+        """Blocks that run side by side; the executor stands for a small GPU."""
+        if self.device == "cpu":
+            return 4
+        return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One kernel of csrc: ``run(face)`` is the function that serves the op."""
+
+    op: str
+    name: str
+    run: Callable[[Face], Callable[..., Any]]
+    supports: Callable[[Call], str | None] = supports_all
+    contract: Contract = Contract()
+    batch_invariant: bool = True
+    preference: int = 0
+
+
+def _append_kv(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+            face.launch(f"append_kv_{variant}", k, v, k_cache, v_cache, slots)
+
+        return run
+
+    return make
+
+
+def _copy_blocks(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(caches: list[Tensor], pairs: Tensor) -> None:
+            if caches:
+                face.launch(f"copy_blocks_{variant}", caches, pairs)
+
+        return run
+
+    return make
+
+
+def _attention_options(face: Face, q: Tensor, options: dict[str, Any]) -> Any:
+    left, right = options["window"]
+    scale = options["scale"]
+    if options["causal"]:
+        right = 0
+    return face.module.AttentionOptions(
+        scale=1 / math.sqrt(q.shape[-1]) if scale is None else scale,
+        softcap=options["softcap"],
+        left=min(left, 2**31 - 1),
+        right=min(right, 2**31 - 1),
+    )
+
+
+def _paged_attention_naive(face: Face) -> Callable[..., Any]:
+    def run(
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        block_table: Tensor,
+        kv_lens: Tensor,
+        q_indptr: Tensor,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = _attention_results(q, v_cache)
+        kv = face.module.PagedKV(k_cache, v_cache, block_table, kv_lens, q_indptr)
+        made = _attention_options(face, q, options)
+        face.launch("paged_attention_naive", out, lse, q, kv, made)
+        return out, lse
+
+    return run
+
+
+def _paged_attention_split_kv(face: Face) -> Callable[..., Any]:
+    def run(
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        block_table: Tensor,
+        kv_lens: Tensor,
+        q_indptr: Tensor,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = _attention_results(q, v_cache)
+        splits = _splits(face, q, k_cache, block_table)
+        partial_out = torch.empty(splits, *out.shape, dtype=torch.float32, device=q.device)
+        partial_lse = torch.empty(splits, *lse.shape, dtype=torch.float32, device=q.device)
+        kv = face.module.PagedKV(k_cache, v_cache, block_table, kv_lens, q_indptr)
+        made = _attention_options(face, q, options)
+        face.launch("paged_attention_split_kv", out, lse, partial_out, partial_lse, q, kv, made)
+        return out, lse
+
+    return run
+
+
+def _attention_results(q: Tensor, v_cache: Tensor) -> tuple[Tensor, Tensor]:
+    out = torch.empty(*q.shape[:2], v_cache.shape[-1], dtype=q.dtype, device=q.device)
+    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
+    return out, lse
+
+
+def _splits(face: Face, q: Tensor, k_cache: Tensor, block_table: Tensor) -> int:
+    """Enough splits to fill the GPU four times over, and none shorter than 64 keys. Read off shapes
+    alone: the lengths are on the device, and a synchronisation costs more than a bad split."""
+    (tokens, heads, _), kv_heads = q.shape, k_cache.shape[2]
+    blocks = tokens * kv_heads * -(-heads // kv_heads // 4)
+    longest = block_table.shape[1] * k_cache.shape[1]
+    wanted = -(-4 * face.multiprocessors(q) // max(blocks, 1))
+    return max(1, min(wanted, longest // 64, 128))
+
+
+def _fits_in_shared(call: Call) -> str | None:
+    d, dv = call.axes["D"], call.axes["Dv"]
+    if d + dv > 8192:
+        return f"D + Dv is {d + dv}, naive keeps at most 8192 numbers in shared memory"
+    return None
+
+
+def _split_kv_supports(call: Call) -> str | None:
+    d, dv = call.axes["D"], call.axes["Dv"]
+    if d != dv:
+        return f"D is {d} and Dv is {dv}, split_kv needs them equal"
+    if d % 8 or d > 256:
+        return f"D is {d}, split_kv serves multiples of 8 up to 256"
+    return None
+
+
+def _known_element_size(call: Call) -> str | None:
+    sizes = {cache.element_size() for cache in call.args["caches"]}
+    odd = sizes - {1, 2, 4, 8}
+    return f"elements of {max(odd)} bytes, serves 1, 2, 4 and 8" if odd else None
+
+
+VARIANTS = (
+    Variant("append_kv", "naive", _append_kv("naive")),
+    Variant("append_kv", "vec", _append_kv("vec"), preference=10),
+    Variant("copy_blocks", "naive", _copy_blocks("naive"), _known_element_size),
+    Variant("copy_blocks", "vec", _copy_blocks("vec"), _known_element_size, preference=10),
+    Variant("paged_attention", "naive", _paged_attention_naive, _fits_in_shared),
+    Variant(
+        "paged_attention",
+        "split_kv",
+        _paged_attention_split_kv,
+        _split_kv_supports,
+        batch_invariant=False,
+        preference=10,
+    ),
+)
+"""Every kernel of csrc, once. ``preference`` orders the kernels of a GPU; the executor's kernels run
+only when they are asked for."""
+
+
+def register() -> None:
+    """Register every variant with its op, for each face that was built."""
+    for face_name, device in FACES.items():
+        module = extension(face_name)
+        if module is None:
+            continue
+        face = Face(module, device)
+        for variant in VARIANTS:
+            ops.get(variant.op).register(
+                Kernel(
+                    op=variant.op,
+                    name=f"{face_name}.{variant.name}",
+                    run=variant.run(face),
+                    device=device,
+                    contract=variant.contract,
+                    batch_invariant=variant.batch_invariant,
+                    preference=20 + variant.preference if device == "cuda" else -1,
+                    supports=variant.supports,
+                )
+            )

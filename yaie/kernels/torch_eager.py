@@ -1,0 +1,105 @@
+"""A second opinion on every op: plain vectorised PyTorch, on any device, in the tensors' dtype.
+
+Written apart from the references: it shares no mask, index or loop with them, and it passes the same
+conformance as any other kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie import ops
+from yaie.op import Kernel
+
+
+def append_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+    """Scatter the tokens that are not skipped."""
+    stored = (slots >= 0).nonzero()[:, 0]
+    at = slots[stored].long()
+    for values, cache in ((k, k_cache), (v, v_cache)):
+        cache.flatten(0, 1).index_copy_(0, at, values[stored])
+
+
+def copy_blocks(caches: list[Tensor], pairs: Tensor) -> None:
+    """Gather the source pages, then scatter them."""
+    src, dst = pairs[:, 0].long(), pairs[:, 1].long()
+    for cache in caches:
+        cache.index_copy_(0, dst, cache.index_select(0, src))
+
+
+def paged_attention(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    kv_lens: Tensor,
+    q_indptr: Tensor,
+    *,
+    causal: bool,
+    scale: float | None,
+    window: tuple[int, int],
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    """Pad every query row to the longest sequence, attend in float32, round once.
+
+    Rows of the padded score matrix are queries, not sequences, so one batched product serves
+    decode, prefill and mixed batches alike.
+    """
+    tokens, heads, dim = q.shape
+    page_size, kv_heads = k_cache.shape[1:3]
+    group = heads // kv_heads
+    rows = torch.arange(tokens, device=q.device)
+    sequence = torch.searchsorted(q_indptr[1:].long(), rows, right=True)
+    kv_len = kv_lens.long()[sequence]
+    position = kv_len - (q_indptr.long()[sequence + 1] - rows)
+
+    longest = int(kv_lens.max()) if kv_lens.numel() else 0
+    key = torch.arange(longest, device=q.device)
+    first = (position - window[0]).clamp_min(0) if window[0] >= 0 else torch.zeros_like(position)
+    last = kv_len
+    if window[1] >= 0:
+        last = torch.minimum(last, position + 1 + window[1])
+    if causal:
+        last = torch.minimum(last, position + 1)
+    keep = (key >= first[:, None]) & (key < last[:, None])  # [T,N]
+
+    # Unkept positions gather slot 0 and are cleared: what stands there may be anything.
+    page = block_table[:, : -(-longest // page_size)].long()[sequence]
+    slot = page.repeat_interleave(page_size, 1)[:, :longest] * page_size + key % page_size
+    slot = torch.where(keep, slot, 0)
+    k = _gather(k_cache, slot, keep)  # [T,N,Hk,D]
+    v = _gather(v_cache, slot, keep)
+
+    grouped = q.float().reshape(tokens, kv_heads, group, dim)
+    score = torch.einsum("thgd,tnhd->thgn", grouped, k)
+    score = score * (1 / math.sqrt(dim) if scale is None else scale)
+    if softcap > 0:
+        score = torch.tanh(score / softcap) * softcap
+    score = score.masked_fill(~keep[:, None, None, :], -math.inf)
+    lse = torch.logsumexp(score, -1)
+    weight = torch.exp(score - lse.nan_to_num(neginf=0.0)[..., None])
+    out = torch.einsum("thgn,tnhd->thgd", weight, v)
+    return out.reshape(tokens, heads, -1).to(q.dtype), lse.reshape(tokens, heads)
+
+
+def _gather(cache: Tensor, slot: Tensor, keep: Tensor) -> Tensor:
+    """Float32 rows of the cache at ``slot``, zero where not kept."""
+    flat = cache.flatten(0, 1)
+    if not flat.shape[0]:
+        return flat.new_zeros(*slot.shape, *flat.shape[1:], dtype=torch.float32)
+    return torch.where(keep[..., None, None], flat[slot].float(), 0.0)
+
+
+def register() -> None:
+    """Register the kernels of this module."""
+    runs: dict[str, Any] = {
+        "append_kv": append_kv,
+        "copy_blocks": copy_blocks,
+        "paged_attention": paged_attention,
+    }
+    for name, run in runs.items():
+        ops.get(name).register(Kernel(name, "torch.eager", run))

@@ -1,0 +1,232 @@
+"""The nouns: an Op says what must be computed, a Case is one point of its domain, a Kernel is one
+way to compute it, a Call is one set of arguments that passed the door."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from yaie import dispatch
+from yaie.compare import Comparison, Contract
+from yaie.refusal import Refusal, from_signature
+from yaie.signature import Door, Param, Signature
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**options: Any) -> Any:
+        """Typing only: the checker reads the real one."""
+        return lambda decorator: decorator
+
+
+C = TypeVar("C", bound=type)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def case(cls: C) -> C:
+    """Make a class the Case of the op page it stands on: frozen, keyword-only, and with a ``repr``
+    that names the op, leaves defaults out and can be pasted back (``yaie repro``)."""
+
+    def __repr__(self: Any) -> str:
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        ]
+        page = type(self).__module__.rpartition(".")[2]
+        return f"{page}.Case({', '.join(shown)})"
+
+    made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
+    made.__repr__ = __repr__  # type: ignore[assignment]
+    return made
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least work that an op must do: bytes moved once, flops under the mask."""
+
+    bytes: int
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call that passed the door: its arguments, and what they say about themselves."""
+
+    op: str
+    args: Mapping[str, Any]
+    options: Mapping[str, Any]
+    axes: Mapping[str, int]
+    dtype: torch.dtype | None
+    device: torch.device
+
+    def __str__(self) -> str:
+        parts = [f"{letter}={size}" for letter, size in self.axes.items()]
+        if self.dtype is not None:
+            parts.append(str(self.dtype).removeprefix("torch."))
+        parts.append(str(self.device))
+        parts.extend(f"{name}={value}" for name, value in self.options.items())
+        return ", ".join(parts)
+
+
+def supports_all(call: Call) -> str | None:
+    """A kernel's answer when it serves its op's whole domain."""
+    return None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to compute an op.
+
+    ``run`` takes the op's arguments and options by name and returns its results (None, a tensor or
+    a tuple). ``supports(call)`` answers None or the reason why not; it reads shapes, dtypes and
+    options, never tensor data. ``device`` is where the tensors must live: "cpu", "cuda" or "any".
+    A kernel of negative ``preference`` is used only when asked for by name.
+    """
+
+    op: str
+    name: str
+    run: Callable[..., Any]
+    device: str = "any"
+    contract: Contract = Contract()
+    deterministic: bool = True
+    batch_invariant: bool = False
+    preference: int = 0
+    supports: Callable[[Call], str | None] = supports_all
+
+    def declines(self, call: Call) -> str | None:
+        """None when this kernel serves the call, else the reason."""
+        if self.device not in ("any", call.device.type):
+            return f"runs on {self.device} tensors, these are on {call.device.type}"
+        return self.supports(call)
+
+
+def _nothing_more(call: Call) -> None:
+    """The signature says it all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """What must be computed. One page declares one Op; everything else reads it.
+
+    ``inputs(case, fill)`` is the only place where a Case becomes tensors: it returns the arguments
+    and the options by name. ``reference`` takes them by name, works in float64 on the stored
+    values, mutates what the op mutates, and returns what ``comparison`` needs to judge each result.
+    ``door`` holds the checks that the signature cannot say, ``contents`` those that must read
+    tensor data (checked mode). ``errors`` are the bad inputs that the signature does not imply;
+    each spoils the call of the Case ``good``.
+    """
+
+    name: str
+    signature: Signature
+    Case: type
+    inputs: Callable[[Any, Any], tuple[dict[str, Any], dict[str, Any]]]
+    reference: Callable[..., Any]
+    cost: Callable[[Any], Cost]
+    workloads: Mapping[str, Any]
+    edges: Mapping[str, Callable[[Any], bool]]
+    errors: tuple[Refusal, ...]
+    good: Any
+    doc: str
+    comparison: Callable[[Any, Call, Contract], Mapping[str, Comparison]] | None = None
+    door: Callable[[Call], None] = _nothing_more
+    contents: Callable[[Call], None] = _nothing_more
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.register(Kernel(self.name, "reference", self._run_reference))
+
+    def __call__(self, *args: Any, kernel: str | None = None, **options: Any) -> Any:
+        """Check the arguments, choose a kernel (yaie.dispatch) and run it.
+
+        Errors: TypeError and ValueError from the door, before any launch; Unsupported when the
+        kernel that was asked for declines.
+        """
+        call = self.bind(*args, **options)
+        if dispatch.contents_checked(call.device.type):
+            self.contents(call)
+        chosen = dispatch.choose(self.name, self.kernels, call, kernel)
+        return chosen.run(**call.args, **call.options)
+
+    def bind(self, *args: Any, **options: Any) -> Call:
+        """The call, if it passes the door; nothing is launched and no tensor data is read."""
+        given = self._name_arguments(args, options)
+        unknown = set(options) - set(self.signature.options)
+        if unknown:
+            hint = dispatch.nearest(min(unknown), list(self.signature.options))
+            raise TypeError(f"{self.name}: no option {min(unknown)!r}{hint}")
+        binding = Door(self.name, self.signature).admit(given)
+        call = Call(
+            self.name,
+            given,
+            {**self.signature.options, **options},
+            binding.axes,
+            binding.dtype,
+            binding.device,
+        )
+        self.door(call)
+        return call
+
+    def _name_arguments(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        names = [p.name for p in self.signature.params]
+        if len(args) > len(names):
+            raise TypeError(f"{self.name}: takes {len(names)} tensors, {len(args)} were given")
+        given = dict(zip(names, args, strict=False))
+        for name in names[len(args) :]:
+            if name not in options:
+                raise TypeError(f"{self.name}: missing argument {name!r}")
+            given[name] = options.pop(name)
+        return given
+
+    def register(self, kernel: Kernel) -> None:
+        """Add a kernel; a second one of the same name is a ValueError."""
+        if kernel.op != self.name:
+            raise ValueError(f"{self.name}: kernel {kernel.name!r} says it computes {kernel.op!r}")
+        if kernel.name in self.kernels:
+            raise ValueError(f"{self.name}: kernel {kernel.name!r} is registered already")
+        self.kernels[kernel.name] = kernel
+
+    def _run_reference(self, **given: Any) -> Any:
+        expected = self.reference(**given)
+        if self.comparison is None:
+            return None
+        options = {name: given.pop(name) for name in self.signature.options}
+        call = self.bind(**given, **options)
+        judges = self.comparison(expected, call, Contract())
+        results = tuple(
+            judges[p.name].expected.to(self.result_dtype(p, call)) for p in self.signature.results
+        )
+        return results if len(results) > 1 else results[0]
+
+    def result_dtype(self, result: Param, call: Call) -> torch.dtype:
+        """The dtype that a result of ``call`` must have."""
+        if result.dtype == "float":
+            assert call.dtype is not None
+            return call.dtype
+        dtype: torch.dtype = getattr(torch, result.dtype)
+        return dtype
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Every bad input: those that the signature implies, then the page's own."""
+        return (*from_signature(self.signature), *self.errors)
+
+    def parse_case(self, text: str) -> Any:
+        """Read back the ``repr`` of one of this op's Cases; ValueError when it is none."""
+        m = re.fullmatch(r"\s*(?:(\w+)\.)?Case\((.*)\)\s*", text, re.DOTALL)
+        if m is None or m[1] not in (None, self.name):
+            raise ValueError(f"not a Case of {self.name}: {text!r}")
+        try:
+            node = ast.parse(f"f({m[2]})", mode="eval").body
+            assert isinstance(node, ast.Call) and not node.args
+            values = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+            return self.Case(**values)
+        except (SyntaxError, AssertionError, TypeError, ValueError) as error:
+            raise ValueError(f"not a Case of {self.name}: {text!r} ({error})") from error

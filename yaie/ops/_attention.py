@@ -1,0 +1,226 @@
+"""The one mask, the one score and the one error budget that every attention op shares.
+
+Query i of a sequence stands at position ``pos = kv_len - q_len + i`` (bottom-right: the last query
+sees the last key). It keeps key j iff ``0 <= j < kv_len``, and ``j <= pos`` when causal, and
+``pos - left <= j`` when left >= 0, and ``j <= pos + right`` when right >= 0. With q_len=2, kv_len=5::
+
+    causal            window (1, -1), causal
+    1 1 1 1 0         0 0 1 1 0
+    1 1 1 1 1         0 0 0 1 1
+
+Score: ``s = scale * q.k``, then ``s = softcap * tanh(s / softcap)`` if softcap > 0, then masked keys
+are excluded, then ``p = softmax(s)``. Query head h reads KV head h // G.
+A row that keeps no key has out = 0 and lse = -inf. lse is the natural logarithm of sum(exp(s)).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie.compare import LAMBDA, LSE_C, SCORE_C, U32, Budget, Comparison, Contract, unit_roundoff
+from yaie.op import Call
+from yaie.refusal import Refusal, change
+
+Window = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The float64 answer, and the moments of it that the error budget needs. [T,Hq,Dv] or [T,Hq]."""
+
+    out: Tensor
+    """sum p v"""
+    lse: Tensor
+    """log sum exp(s)"""
+    kept: Tensor
+    """number of keys kept"""
+    p2v2: Tensor
+    """sum p^2 v^2"""
+    p2dv2: Tensor
+    """sum p^2 (v - out)^2"""
+    pv: Tensor
+    """sum p |v|"""
+    v2: Tensor
+    """sum v^2 over the kept keys"""
+    pmax: Tensor
+    """largest p"""
+    score_sum: Tensor
+    """S: largest scale * sum_d |q_d k_d| over the kept keys"""
+    score_error: Tensor
+    """sigma_S: standard error of a score computed in float32"""
+
+    @staticmethod
+    def concat(parts: Sequence[Oracle]) -> Oracle:
+        """The oracle of a packed batch, from those of its sequences."""
+        return Oracle(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Oracle)))
+
+
+def keep_mask(
+    q_len: int, kv_len: int, causal: bool, window: Window, device: torch.device
+) -> Tensor:
+    """Which keys each query keeps: bool [q_len, kv_len]."""
+    left, right = window
+    pos = torch.arange(kv_len - q_len, kv_len, device=device)[:, None]
+    key = torch.arange(kv_len, device=device)[None, :]
+    keep = torch.ones(q_len, kv_len, dtype=torch.bool, device=device)
+    if causal:
+        keep &= key <= pos
+    if left >= 0:
+        keep &= key >= pos - left
+    if right >= 0:
+        keep &= key <= pos + right
+    return keep
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap: float) -> Oracle:
+    """Attention of one sequence in float64: q [Lq,Hq,D], k [N,Hk,D], v [N,Hk,Dv], keep [Lq,N].
+
+    Keys that no query keeps are not read: they may hold anything.
+    """
+    needed = keep.any(0)
+    keep = keep[:, needed]
+    group = q.shape[1] // k.shape[1]
+    q = q.double().transpose(0, 1)  # [Hq,Lq,D]
+    k = k[needed].double().transpose(0, 1).repeat_interleave(group, 0)  # [Hq,N,D]
+    v = v[needed].double().transpose(0, 1).repeat_interleave(group, 0)  # [Hq,N,Dv]
+
+    s = scale * (q @ k.mT)  # [Hq,Lq,N]
+    if softcap > 0:
+        s = softcap * torch.tanh(s / softcap)
+    s = s.masked_fill(~keep, -math.inf)
+    lse = torch.logsumexp(s, -1)  # [Hq,Lq]; -inf where nothing is kept
+    p = torch.where(keep, (s - lse[..., None]).exp(), 0.0)
+    out = p @ v  # [Hq,Lq,Dv]
+
+    p2, weight = p.square(), keep.double()
+    score_sum = _row_max(abs(scale) * (q.abs() @ k.abs().mT), keep)
+    norms = q.norm(dim=-1) * _row_max(k.norm(dim=-1)[:, None, :], keep)
+    moments = Oracle(
+        out=out,
+        lse=lse,
+        kept=weight.sum(-1).expand(q.shape[0], -1),
+        p2v2=p2 @ v.square(),
+        p2dv2=_spread(p2, v, out),
+        pv=p @ v.abs(),
+        v2=weight @ v.square(),
+        pmax=_row_max(p, keep),
+        score_sum=score_sum,
+        score_error=SCORE_C * math.sqrt(q.shape[-1]) * U32 * abs(scale) * norms
+        + 2.0**-22 * (1 + softcap),
+    )
+    return Oracle(*(getattr(moments, f.name).transpose(0, 1) for f in fields(Oracle)))
+
+
+def _row_max(x: Tensor, keep: Tensor) -> Tensor:
+    """Largest x over the kept keys of each row, 0 where none is kept; x >= 0."""
+    masked = torch.where(keep, x, 0.0)
+    return masked.amax(-1) if masked.shape[-1] else masked.sum(-1)
+
+
+def _spread(p2: Tensor, v: Tensor, out: Tensor) -> Tensor:
+    """sum p^2 (v - out)^2, multiplied out so that no [.., N, Dv] tensor is built."""
+    square = p2 @ v.square() - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
+    return square.clamp_min(0.0)
+
+
+def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparison]:
+    """The budgets of out and lse for a kernel of this contract (docs/error-model.md)."""
+    assert call.dtype is not None
+    u = unit_roundoff(call.dtype)
+    tiny = torch.finfo(call.dtype).smallest_normal
+    w = contract.roundings if call.dtype != torch.float32 else 0
+    kappa = w * u
+    eta = 2.0**-25 if call.dtype == torch.float16 and w else 0.0
+    some = (oracle.kept > 0).double()[..., None]  # a row without keys is exactly 0
+    size = oracle.out.abs()
+    g = contract.accumulation(oracle.kept)[..., None]
+
+    independent = torch.sqrt(
+        w * u**2 * oracle.p2v2
+        + oracle.score_error[..., None].square() * oracle.p2dv2
+        + (eta * oracle.pmax[..., None]).square() * oracle.v2
+    )
+    coherent = kappa * size
+    accumulated = g * (size + oracle.p2v2.sqrt())
+    out = Budget(
+        expected=oracle.out,
+        terms={
+            "output rounding": u * size.clamp_min(tiny) * some,
+            "equal scores round alike": coherent,
+            "rounding of P and scores": LAMBDA * independent,
+            "float32 floor": 2.0**-20 * oracle.pv,
+            "accumulation": accumulated,
+        },
+        model=torch.sqrt(
+            (u * size).square() / 3
+            + independent.square() / 3
+            + coherent.square()
+            + accumulated.square()
+        )
+        + u * tiny,
+    )
+    rounded_sum = u if contract.row_sum_of_rounded_p and w else 0.0
+    cap = 2.0**-22 * float(call.options["softcap"])
+    lse = Budget(
+        expected=oracle.lse,
+        terms={
+            "scores": U32 * LSE_C * (1 + oracle.score_sum) + cap,
+            "lse rounding": U32 * LSE_C * oracle.lse.abs(),
+            "accumulation": U32 * oracle.kept / 8,
+            "row sum of rounded P": torch.full_like(oracle.kept, rounded_sum),
+        },
+    )
+    return {"out": out, "lse": lse}
+
+
+def check_options(call: Call) -> None:
+    """The door of an attention op: head groups, and the range of the options."""
+    Hq, Hk = call.axes["Hq"], call.axes["Hk"]
+    if Hk == 0 or Hq % Hk:
+        raise ValueError(f"{call.op}: q: Hq is {Hq}, no multiple of Hk = {Hk}")
+    for axis, size in call.axes.items():
+        if axis in ("D", "Dv", "S") and size == 0:
+            raise ValueError(f"{call.op}: {axis} is 0, must be at least 1")
+    scale, softcap, window = (call.options[name] for name in ("scale", "softcap", "window"))
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"{call.op}: scale is {scale}, must be finite")
+    if not (softcap >= 0 and math.isfinite(softcap)):
+        raise ValueError(f"{call.op}: softcap is {softcap}, must be finite and not negative")
+    if len(window) != 2 or min(window) < -1:
+        raise ValueError(f"{call.op}: window is {window}, must be two numbers from -1 on")
+
+
+OPTION_ERRORS = (
+    Refusal("Hq % Hk", change("q", lambda q: q[:, :3]), ValueError, "Hq is 3"),
+    Refusal("scale NaN", change("scale", lambda _: math.nan), ValueError, "scale is nan"),
+    Refusal("scale inf", change("scale", lambda _: math.inf), ValueError, "scale is inf"),
+    Refusal("softcap < 0", change("softcap", lambda _: -1.0), ValueError, "softcap is -1"),
+    Refusal("softcap NaN", change("softcap", lambda _: math.nan), ValueError, "softcap is nan"),
+    Refusal("window < -1", change("window", lambda _: (-2, -1)), ValueError, "window is (-2"),
+)
+
+MASK_EDGES: dict[str, Callable[[Any], bool]] = {
+    "no sequences": lambda c: not c.q_lens,
+    "kv_len 0": lambda c: 0 in c.kv_lens,
+    "q_len 0": lambda c: 0 in c.q_lens,
+    "kv_len 1": lambda c: 1 in c.kv_lens,
+    "q_len > kv_len": lambda c: any(a > b for a, b in zip(c.q_lens, c.kv_lens, strict=True)),
+    "decode": lambda c: bool(c.q_lens) and set(c.q_lens) == {1},
+    "mixed batch": lambda c: 1 in c.q_lens and any(n > 1 for n in c.q_lens),
+    "kv_len at a tile edge": lambda c: any(
+        n - t in (-1, 0, 1) for n in c.kv_lens for t in (16, 32, 64, 128)
+    ),
+    "group of 3, 5 or 12": lambda c: c.G in (3, 5, 12),
+    "no grouping": lambda c: c.G == 1 and c.Hk > 1,
+    "head dim no multiple of 32": lambda c: c.D % 32 != 0,
+    "window left 0": lambda c: c.window[0] == 0,
+    "no causal mask": lambda c: not c.causal and any(n > 1 for n in c.q_lens),
+    "window to the right": lambda c: not c.causal and c.window[1] >= 0,
+    "softcap": lambda c: c.softcap > 0,
+}

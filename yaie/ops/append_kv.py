@@ -1,0 +1,146 @@
+"""append_kv: store the keys and values of new tokens in their cache slots.
+
+``k_cache[slots[t]] = k[t]`` and ``v_cache[slots[t]] = v[t]`` for every t with ``slots[t] >= 0``, where
+slot = page * S + offset addresses the cache as ``[P*S, Hk, D]``. A negative slot skips its token.
+The copy is one of bits: NaN payloads and the sign of zero survive.
+
+=========  ================  =====================================================================
+k          float[T,Hk,D]     keys of the new tokens; strides of T and Hk are free
+v          float[T,Hk,Dv]    values, likewise
+k_cache    float[P,S,Hk,D]   mutated; contiguous
+v_cache    float[P,S,Hk,Dv]  mutated; contiguous
+slots      int32[T]          distinct where not negative, below P*S
+=========  ================  =====================================================================
+
+Every other slot keeps its bits. T = 0 and all-skipped are legal and change nothing.
+Errors: shapes, strides, devices: ValueError; dtypes: TypeError. In checked mode a slot >= P*S and a
+repeated non-negative slot: ValueError (peers race silently).
+Source: vLLM reshape_and_cache_flash (slot_mapping, -1 skips); FlashInfer append_paged_kv_cache takes
+(batch_indices, positions) instead, SGLang set_kv_buffer and mini-sglang store_cache take slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie.fill import Fill
+from yaie.op import Call, Cost, Op, case
+from yaie.refusal import Refusal, put
+from yaie.signature import parse
+
+
+@case
+class Case:
+    """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none)."""
+
+    T: int = 4
+    P: int = 3
+    S: int = 4
+    Hk: int = 2
+    D: int = 8
+    Dv: int = 8
+    dtype: str = "float16"
+    skip: int = 0
+    layout: str = "dense"
+    family: str = "normal"
+    seed: int = 0
+
+
+def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Random distinct slots; caches that are poison except for one page of data."""
+    dtype = getattr(torch, case.dtype)
+    slots = fill.permutation(case.P * case.S)[: case.T]
+    if case.skip:
+        slots[:: case.skip] = -1 - slots[:: case.skip]
+    draw = fill.bits if case.family == "bits" else lambda shape, _: fill.normal(*shape)
+    caches = []
+    for d in (case.D, case.Dv):
+        cache = fill.slab((case.P, case.S, case.Hk, d), dtype)
+        if case.P:
+            cache.write(fill.normal(case.S, case.Hk, d), 0)
+        caches.append(cache.tensor)
+    return {
+        "k": fill.tensor(draw((case.T, case.Hk, case.D), dtype), dtype, case.layout),
+        "v": fill.tensor(draw((case.T, case.Hk, case.Dv), dtype), dtype, case.layout),
+        "k_cache": caches[0],
+        "v_cache": caches[1],
+        "slots": fill.ints(slots),
+    }, {}
+
+
+def reference(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
+    """One token after the other."""
+    page_size = k_cache.shape[1]
+    for t, slot in enumerate(slots.tolist()):
+        if slot >= 0:
+            k_cache[slot // page_size, slot % page_size] = k[t]
+            v_cache[slot // page_size, slot % page_size] = v[t]
+
+
+def cost(case: Case) -> Cost:
+    """Each stored token is read and written once; a skipped one costs its slot."""
+    skipped = -(-case.T // case.skip) if case.skip else 0
+    token = case.Hk * (case.D + case.Dv) * getattr(torch, case.dtype).itemsize
+    return Cost(bytes=2 * (case.T - skipped) * token + 4 * case.T)
+
+
+WORKLOADS = {
+    "llama3-8b decode, batch 256": Case(T=256, P=2048, S=16, Hk=8, D=128, Dv=128, dtype="bfloat16"),
+    "llama3-8b prefill, 16384 tokens": Case(
+        T=16384, P=2048, S=16, Hk=8, D=128, Dv=128, dtype="bfloat16"
+    ),
+    "qwen3 decode, padded batch": Case(
+        T=128, P=1024, S=16, Hk=8, D=128, Dv=128, dtype="bfloat16", skip=4
+    ),
+}
+
+EDGES = {
+    "no tokens": lambda c: c.T == 0,
+    "all skipped": lambda c: c.T > 0 and c.skip == 1,
+    "some skipped": lambda c: c.T > 1 and c.skip > 1,
+    "cache full to the last slot": lambda c: c.T == c.P * c.S > 0 and not c.skip,
+    "NaN payloads": lambda c: c.family == "bits" and c.T > 0,
+    "fused qkv view": lambda c: c.layout == "fused" and c.T > 0,
+    "base off alignment": lambda c: c.layout == "shifted" and c.T > 0,
+    "page size 1": lambda c: c.S == 1,
+    "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
+    "Dv differs from D": lambda c: c.Dv != c.D,
+}
+
+
+def contents(call: Call) -> None:
+    """Checked mode: slots below P*S, none used twice."""
+    slots = call.args["slots"]
+    limit = call.axes["P"] * call.axes["S"]
+    used = slots[slots >= 0]
+    if used.numel() and int(used.max()) >= limit:
+        raise ValueError(f"append_kv: slots: {int(used.max())} is not below P*S = {limit}")
+    if used.unique().numel() != used.numel():
+        raise ValueError("append_kv: slots: a slot is used twice")
+
+
+ERRORS = (
+    Refusal("slot at P*S", put("slots", 12), ValueError, "slots: 12", contents=True),
+    Refusal("slot used twice", put("slots", 5), ValueError, "used twice", contents=True),
+)
+
+append_kv = Op(
+    name="append_kv",
+    signature=parse(
+        "k: float[T,Hk,D], v: float[T,Hk,Dv], k_cache!: float[P,S,Hk,D] contiguous, "
+        "v_cache!: float[P,S,Hk,Dv] contiguous, slots: int32[T] -> None"
+    ),
+    Case=Case,
+    inputs=inputs,
+    reference=reference,
+    cost=cost,
+    workloads=WORKLOADS,
+    edges=EDGES,
+    errors=ERRORS,
+    good=Case(),
+    doc=__doc__ or "",
+    contents=contents,
+)

@@ -1,0 +1,177 @@
+"""copy_blocks: copy whole KV pages, in every layer at once.
+
+``new[dst] = old[src]`` for each layer and each pair (src, dst), simultaneous: as if all reads came
+before any write. That can be done in place because a page that is written is never read: every dst
+is distinct, and no dst is another pair's src. An identity pair (i, i) is allowed and changes
+nothing; a src may repeat (fan-out). The copy is one of bits.
+
+=======  ===================  =================================================================
+caches   list[any[P,...]]     mutated; one tensor a layer (keys and values are two layers here);
+                              P alike, the rest of the shape and the dtype free; contiguous
+pairs    int32[M,2]           page ids (src, dst), each in [0, P)
+=======  ===================  =================================================================
+
+M = 0 and an empty list are legal and change nothing. The order of the pairs means nothing, nor do
+the layers depend on each other.
+Errors: shapes, strides, devices: ValueError; dtypes: TypeError. In checked mode a page outside
+[0, P), a repeated dst, and a dst that is another pair's src: ValueError.
+Source: vLLM v0 copy_blocks, which copies in place, unordered across thread blocks, so that a chain
+(0→1, 1→2) is a race; forbidding chains makes in place and simultaneous the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie.fill import Fill
+from yaie.op import Call, Cost, Op, case
+from yaie.refusal import Refusal, Spoil, change
+from yaie.signature import parse
+
+KINDS = ("distinct", "fan-out", "identity", "mixed")
+
+
+@case
+class Case:
+    """L layers of P pages shaped ``page`` (S, Hk, D), M pairs of the given kind (at most what P
+    allows: a page for each dst and, unless it is an identity, one for a src)."""
+
+    L: int = 2
+    P: int = 6
+    page: tuple[int, ...] = (4, 2, 8)
+    M: int = 2
+    dtype: str = "float16"
+    kind: str = "distinct"
+    seed: int = 0
+
+    def pairs(self, order: list[int]) -> list[tuple[int, int]]:
+        """The pairs, from a random order of the pages."""
+        if self.kind == "identity":
+            return [(i, i) for i in order[: self.M]]
+        sources = 1 if self.kind == "fan-out" else max(1, len(order) // 2)
+        targets = order[sources:][: self.M]
+        pairs = [(order[i % sources], dst) for i, dst in enumerate(targets)]
+        if self.kind == "mixed" and pairs:
+            pairs[0] = (pairs[0][1], pairs[0][1])
+        return pairs
+
+
+def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Pages of random bits, the last one poison."""
+    dtype = getattr(torch, case.dtype)
+    caches = []
+    for _ in range(case.L):
+        cache = fill.slab((case.P, *case.page), dtype)
+        if case.P > 1:
+            cache.write(fill.bits((case.P - 1, *case.page), dtype), slice(case.P - 1))
+        caches.append(cache.tensor)
+    pairs = case.pairs(fill.permutation(case.P).tolist())
+    return {
+        "caches": caches,
+        "pairs": fill.tensor(torch.tensor(pairs).reshape(-1, 2), torch.int32),
+    }, {}
+
+
+def reference(caches: list[Tensor], pairs: Tensor) -> None:
+    """All reads, then all writes."""
+    src, dst = pairs.long().unbind(1)
+    for cache in caches:
+        cache[dst] = cache[src].clone()
+
+
+def cost(case: Case) -> Cost:
+    """Each page that moves is read and written once."""
+    moved = sum(src != dst for src, dst in case.pairs(list(range(case.P))))
+    page = math.prod(case.page) * getattr(torch, case.dtype).itemsize
+    return Cost(bytes=2 * moved * case.L * page)
+
+
+WORKLOADS = {
+    "llama3-8b fork, 256 pages": Case(
+        L=2, P=1024, page=(16, 8, 128), M=256, dtype="bfloat16", kind="distinct"
+    ),
+    "llama3-8b fork, 4096 pages": Case(
+        L=2, P=16384, page=(16, 8, 128), M=4096, dtype="bfloat16", kind="distinct"
+    ),
+    "beam search, one prompt to 64": Case(
+        L=64, P=128, page=(16, 8, 128), M=64, dtype="bfloat16", kind="fan-out"
+    ),
+}
+
+EDGES: dict[str, Callable[[Case], bool]] = {
+    "no pairs": lambda c: c.M == 0,
+    "no layers": lambda c: c.L == 0,
+    "identity pairs": lambda c: c.kind in ("identity", "mixed") and c.M > 0 and c.P > 1,
+    "fan-out": lambda c: c.kind == "fan-out" and c.M > 1 and c.P > 2,
+    "every page a dst but one": lambda c: c.kind == "fan-out" and c.M >= c.P - 1 > 0,
+    "elements of 1 byte": lambda c: c.dtype in ("uint8", "int8"),
+    "elements of 2 bytes": lambda c: c.dtype in ("float16", "bfloat16"),
+    "elements of 4 bytes": lambda c: c.dtype in ("float32", "int32"),
+    "page bytes no multiple of 16": lambda c: (
+        math.prod(c.page) * getattr(torch, c.dtype).itemsize % 16 != 0
+    ),
+    "more layers than one launch takes": lambda c: c.L > 64,
+}
+
+
+def contents(call: Call) -> None:
+    """Checked mode: pages in range, every dst distinct, no chain."""
+    pages = call.axes.get("P")
+    pairs = call.args["pairs"].tolist()
+    targets = [dst for _, dst in pairs]
+    moved = {dst for src, dst in pairs if src != dst}
+    for src, dst in pairs:
+        for page in (src, dst):
+            if pages is not None and not 0 <= page < pages:
+                raise ValueError(f"copy_blocks: pairs: page {page} is outside [0, P = {pages})")
+        if src in moved and src != dst:
+            raise ValueError(f"copy_blocks: pairs: page {src} is both src and dst (a chain)")
+    if len(set(targets)) != len(targets):
+        raise ValueError("copy_blocks: pairs: a dst is repeated")
+
+
+def _pairs(*pairs: tuple[int, int]) -> Spoil:
+    return change("pairs", lambda _: torch.tensor(pairs, dtype=torch.int32))
+
+
+ERRORS = (
+    Refusal(
+        "triples", change("pairs", lambda p: p[:, [0, 1, 1]]), ValueError, "pairs: an axis is 3"
+    ),
+    Refusal(
+        "layers of unlike P",
+        change("caches", lambda c: [c[0], c[1][:3]]),
+        ValueError,
+        "caches[1]: P is 3",
+    ),
+    Refusal(
+        "one layer twice",
+        change("caches", lambda c: [c[0], c[0]]),
+        ValueError,
+        "caches[1]: shares memory",
+    ),
+    Refusal("page at P", _pairs((0, 6)), ValueError, "page 6", contents=True),
+    Refusal("negative page", _pairs((-1, 2)), ValueError, "page -1", contents=True),
+    Refusal("chain", _pairs((0, 1), (1, 2)), ValueError, "chain", contents=True),
+    Refusal("dst twice", _pairs((0, 2), (1, 2)), ValueError, "repeated", contents=True),
+)
+
+copy_blocks = Op(
+    name="copy_blocks",
+    signature=parse("caches!: list[any[P,...]], pairs: int32[M,2] -> None"),
+    Case=Case,
+    inputs=inputs,
+    reference=reference,
+    cost=cost,
+    workloads=WORKLOADS,
+    edges=EDGES,
+    errors=ERRORS,
+    good=Case(),
+    doc=__doc__ or "",
+    contents=contents,
+)

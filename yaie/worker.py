@@ -1,0 +1,197 @@
+"""A disposable process for kernels: what crashes, hangs or lies there is a finding, not the end.
+
+One zygote process imports torch and the kernels once and then only forks. A worker is such a fork:
+it starts in milliseconds, serves jobs over a socket, and may die at any time; the next job gets a
+fresh one. The zygote never touches a GPU, so a worker can.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from yaie.arena import Regions
+
+
+@dataclass(frozen=True)
+class Died:
+    """The worker died over a job: how, and the last lines that it wrote to stderr."""
+
+    how: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """The worker did not answer within this many seconds, and was killed."""
+
+    seconds: float
+
+
+class Worker:
+    """The judge's handle on the zygote and on the worker of the moment."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.regions = Regions()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
+        self._control, theirs = socket.socketpair()
+        fds = (theirs.fileno(), self.regions.fd)
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-c", "from yaie import worker; worker.main()", *map(str, fds)],
+            pass_fds=fds,
+            stdin=subprocess.DEVNULL,
+            stderr=self._stderr,
+            env={**os.environ, **(environment or {})},
+        )
+        theirs.close()
+        self._pid = 0
+        self._mark = 0
+        self._jobs: Connection | None = None
+
+    def begin(self, job: Any) -> None:
+        """Hand a job to the worker; ``finish`` gives the answer. The caller may work meanwhile."""
+        if self._jobs is None:
+            self._fork()
+        assert self._jobs is not None
+        self._mark = self._stderr.seek(0, os.SEEK_END)
+        with contextlib.suppress(OSError):  # a dead worker is found in finish()
+            self._jobs.send(job)
+
+    def finish(self, timeout: float) -> Any:
+        """The worker's answer to the job that was begun, or Died, or TimedOut."""
+        assert self._jobs is not None
+        try:
+            if not self._jobs.poll(timeout):
+                self._bury(kill=True)
+                return TimedOut(timeout)
+            answer = self._jobs.recv()
+        except (EOFError, OSError):
+            how = self._bury(kill=False)
+            self._stderr.seek(self._mark)
+            return Died(how, self._stderr.read()[-2000:].decode(errors="replace"))
+        if answer.last:
+            self._bury(kill=False)
+        return answer.content
+
+    def ask(self, job: Any, timeout: float) -> Any:
+        """Begin a job and wait for its answer."""
+        self.begin(job)
+        return self.finish(timeout)
+
+    def _fork(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            socket.send_fds(self._control, [b"F"], [theirs.fileno()])
+            pid = self._control.recv(8)
+        except OSError:
+            pid = b""
+        if len(pid) != 8:
+            self._stderr.seek(0)
+            text = self._stderr.read()[-4000:].decode(errors="replace")
+            raise RuntimeError(f"the kernel worker could not start:\n{text}")
+        theirs.close()
+        self._pid = int.from_bytes(pid, "little")
+        self._jobs = Connection(ours.detach())
+
+    def _bury(self, kill: bool) -> str:
+        """Forget the worker; say how it ended."""
+        if kill:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        if self._jobs is not None:
+            self._jobs.close()
+        self._jobs = None
+        self._control.sendall(b"W" + self._pid.to_bytes(8, "little"))
+        status = int.from_bytes(self._control.recv(8), "little")
+        if os.WIFSIGNALED(status):
+            return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        return f"exited with status {os.WEXITSTATUS(status)}"
+
+    def close(self) -> None:
+        """End the zygote and its worker."""
+        if self._jobs is not None:
+            self._bury(kill=True)
+        self._control.close()
+        self._zygote.wait()
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A worker's answer; ``last`` says that the worker ends after it (its GPU context is lost)."""
+
+    content: Any
+    last: bool = False
+
+
+def _zygote(control: socket.socket, regions: Regions) -> None:
+    """Fork a worker for each b"F" that comes with a socket; report each b"W"aited one's end."""
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 9, 1)
+        if message == b"F":
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                _serve(Connection(fds[0]), regions)
+                os._exit(0)
+            os.close(fds[0])
+            control.sendall(pid.to_bytes(8, "little"))
+        elif message[:1] == b"W":
+            pid = int.from_bytes(message[1:], "little")
+            control.sendall(os.waitpid(pid, 0)[1].to_bytes(8, "little"))
+        else:
+            return
+
+
+def _serve(jobs: Connection, regions: Regions) -> None:
+    """Answer jobs until the judge hangs up, or until a GPU error has spoilt this process."""
+    from yaie.execution import Job, execute, execute_refusal
+
+    while True:
+        try:
+            job = jobs.recv()
+        except EOFError:
+            return
+        content: Any = execute(job, regions) if isinstance(job, Job) else execute_refusal(job)
+        lost = job.device != "cpu" and _gpu_lost()
+        jobs.send(Answer(content, lost))
+        if lost:
+            os._exit(1)
+
+
+def _gpu_lost() -> bool:
+    import torch
+
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def main() -> None:
+    """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
+    import torch
+
+    import yaie.execution
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    yaie.execution.kernels.load()
+    _zygote(control, Regions(int(sys.argv[2])))
+
