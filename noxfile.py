@@ -2,7 +2,7 @@
 
 Every entry works from a clean clone with Python and a C++ compiler, and as
 `nox --no-venv --no-install -s NAME` inside an image that has torch: then the extension is built
-into build/ with the image's own cmake and put on PYTHONPATH, and site-packages stays as it is.
+into build/ with the image's own cmake, and site-packages stays as it is.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ def conformance(session: nox.Session) -> None:
     install(session, "test")
     paths = () if any(a.startswith("conformance") for a in session.posargs) else ("conformance",)
     parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
-    session.run("python", "-m", "pytest", *paths, *parallel, *session.posargs, env=native(session))
+    command = (python(session), "-m", "pytest", *paths, *parallel)
+    session.run(*command, *session.posargs, env=native(session))
 
 
 @nox.session(requires=["build"])
 def tests(session: nox.Session) -> None:
     """Run the harness's own unit tests [-- pytest arguments]."""
-    install(session, "test")
-    session.run("python", "-m", "pytest", *session.posargs, env=native(session))
+    install(session, "test", "build")
+    session.run(python(session), "-m", "pytest", *session.posargs, env=native(session))
 
 
 @nox.session(default=False)
@@ -63,7 +64,8 @@ def build(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Plant known defects into the kernels and show that each is caught."""
     install(session, "test", "build")
-    session.run("python", "-m", "conformance.mutants", *session.posargs, env=native(session))
+    command = (python(session), "-m", "conformance.mutants")
+    session.run(*command, *session.posargs, env=native(session))
 
 
 @nox.session(default=False)
@@ -71,14 +73,14 @@ def compile(session: nox.Session) -> None:
     """Compile every kernel with nvcc, no GPU needed; table of registers, spills and memory."""
     if not find_nvcc():
         install(session, "nvcc", wheel=False)
-    session.run("python", "benchmarks/compile_table.py", *session.posargs)
+    session.run(python(session), "benchmarks/compile_table.py", *session.posargs)
 
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
     """Turn the records into one offline HTML page and a Markdown summary."""
     install(session, "report", wheel=False)
-    session.run("python", "-m", "reports", *session.posargs)
+    session.run(python(session), "-m", "reports", *session.posargs)
 
 
 @nox.session(default=False)
@@ -135,6 +137,11 @@ BUILD_INPUTS = ("CMakeLists.txt", "LICENSE", "cmake", "csrc", "pyproject.toml", 
 def in_image(session: nox.Session) -> bool:
     """Whether the session runs without an environment of its own (`nox --no-venv`)."""
     return session.venv_backend == "none"
+
+
+def python(session: nox.Session) -> str:
+    """The session's interpreter; in an image, the one that `python3` means there."""
+    return (shutil.which("python3") or sys.executable) if in_image(session) else "python"
 
 
 def tree(*names: str) -> list[Path]:
@@ -200,29 +207,31 @@ def build_wheel(session: nox.Session, python: str) -> Path:
 
 
 def in_place_folder() -> Path:
-    """Where `nox --no-venv` builds; its subfolder `site` goes on PYTHONPATH."""
+    """Where `nox --no-venv` builds; the extensions go to its subfolder site/yaie."""
     return ROOT / "build" / f"in-place-{sys.implementation.cache_tag}-{platform.machine()}"
 
 
 def build_in_place(session: nox.Session) -> None:
     """Build the extension with the image's cmake (ninja, if it is there) into build/."""
     folder, env = in_place_folder(), build_env()
-    python = session.run("python", "-c", "import sys; print(sys.executable)", silent=True)
-    options = [f"-DPython_EXECUTABLE={str(python).strip()}", f"-DYAIE_CUDA={env['YAIE_CUDA']}"]
+    options = [f"-DPython_EXECUTABLE={python(session)}", f"-DYAIE_CUDA={env['YAIE_CUDA']}"]
     options.append(f"-DYAIE_CUDA_ARCHS={os.environ.get('YAIE_CUDA_ARCHS', '')}")
     if shutil.which("ninja"):
         options.append("-GNinja")
     session.run("cmake", "-S", ".", "-B", str(folder), *options, silent=True)
     session.run("cmake", "--build", str(folder), env=env)
+    shutil.rmtree(folder / "site", ignore_errors=True)
     session.run("cmake", "--install", str(folder), "--prefix", str(folder / "site"), silent=True)
 
 
 def native(session: nox.Session) -> dict[str, str]:
-    """Environment that puts the compiled faces on the path."""
-    if not in_image(session):
-        return {}
-    paths = [str(in_place_folder() / "site"), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    """Environment that shows yaie its compiled faces: the package in the checkout has none."""
+    if "YAIE_EXTENSIONS" in os.environ:
+        return {}  # the caller's own build
+    if in_image(session):
+        return {"YAIE_EXTENSIONS": str(in_place_folder() / "site" / "yaie")}
+    installed = Path(session.virtualenv.location).glob("lib/python*/site-packages/yaie")
+    return {"YAIE_EXTENSIONS": str(next(installed))}
 
 
 # Installation --------------------------------------------------------------------------------

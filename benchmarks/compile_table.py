@@ -115,7 +115,9 @@ def demangle(names: Sequence[str]) -> list[str]:
     tool = shutil.which("cu++filt") or shutil.which("c++filt")
     if not tool or not names:
         return list(names)
-    text = subprocess.run([tool], input="\n".join(names), capture_output=True, text=True, check=True)
+    text = subprocess.run(
+        [tool], input="\n".join(names), capture_output=True, text=True, check=True
+    )
     return [short_name(line) for line in text.stdout.splitlines()]
 
 
@@ -169,9 +171,16 @@ def content_key(source: Path, parts: Iterable[str]) -> str:
     return total.hexdigest()[:24]
 
 
-def compile_one(nvcc: Path, version: str, source: Path, arch: str) -> list[Usage]:
+def nvcc_release(nvcc: Path) -> str:
+    """The compiler's full version, such as 13.0.88."""
+    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    match = re.search(r"V([\d.]+)", text)
+    return match[1] if match else text
+
+
+def compile_one(nvcc: Path, release: str, source: Path, arch: str) -> list[Usage]:
     """Usage of the kernels of one file on one architecture, from the cache if it is there."""
-    cached = OUT / "cache" / f"{content_key(source, (version, arch, *FLAGS))}.json"
+    cached = OUT / "cache" / f"{content_key(source, (release, arch, *FLAGS))}.json"
     if cached.exists():
         return [Usage(**u) for u in json.loads(cached.read_text())]
     with tempfile.TemporaryDirectory() as folder:
@@ -247,9 +256,8 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], rule, *body]) + "\n"
 
 
-def summary(rows: Sequence[Row], version: str, archs: Sequence[str]) -> str:
+def summary(rows: Sequence[Row], release: str, archs: Sequence[str]) -> str:
     """One line under the table."""
-    release = match[1] if (match := re.search(r"V([\d.]+)", version)) else "unknown"
     targets = ", ".join(f"sm_{arch}" for arch in archs)
     failing = sum(row.fails for row in rows)
     verdict = f"{failing} with local memory" if failing else "no local memory outside naive"
@@ -267,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     nvcc = find_nvcc()
     if nvcc is None:
         sys.exit("nvcc is not on PATH, not under CUDA_HOME, and not installed from PyPI")
-    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    release = nvcc_release(nvcc)
     archs = tuple(args.arch or ARCHS)
     sources = kernel_sources(args.pattern)
     if not sources:
@@ -275,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with ThreadPoolExecutor(args.jobs) as pool:
         pending = {
-            source: {arch: pool.submit(compile_one, nvcc, version, source, arch) for arch in archs}
+            source: {arch: pool.submit(compile_one, nvcc, release, source, arch) for arch in archs}
             for source in sources
         }
         try:
@@ -289,8 +297,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.exit(f"nvcc failed: {error}")
 
     lines = table_cells(rows)
-    last = summary(rows, version, archs)
-    record = {"nvcc": version, "archs": archs, "rows": [dataclasses.asdict(row) for row in rows]}
+    last = summary(rows, release, archs)
+    record = {"nvcc": release, "archs": archs, "rows": [dataclasses.asdict(row) for row in rows]}
     (OUT / "table.json").write_text(json.dumps(record, indent=1) + "\n")
     (OUT / "table.md").write_text(f"{markdown(lines)}\n{last}\n")
     print(f"{aligned(lines)}\n\n{last}")

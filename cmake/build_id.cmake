@@ -9,5 +9,8 @@ foreach(source IN LISTS SOURCES)
 endforeach()
 string(SHA256 id "${all}")
 string(SUBSTRING ${id} 0 16 id)
-file(CONFIGURE OUTPUT ${OUTPUT} CONTENT
-     "namespace yaie {\nconst char* build_id();\nconst char* build_id() { return \"@id@\"; }\n}\n" @ONLY)
+file(WRITE ${OUTPUT} "namespace yaie {
+const char* build_id();
+const char* build_id() { return \"${id}\"; }
+}
+")

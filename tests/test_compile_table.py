@@ -20,7 +20,7 @@ ptxas info    : Used 64 registers, used 0 barriers, 40 bytes cumulative stack si
 ptxas info    : Compile time = 10.877 ms
 ptxas info    : Function properties for _Z6helperPfi
     0 bytes stack frame, 32 bytes spill stores, 36 bytes spill loads
-"""
+"""  # noqa: E501
 PTXAS_SM_100 = """\
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z6spillyIfLi96EEvPT_i' for 'sm_100'

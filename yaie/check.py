@@ -22,6 +22,7 @@ from torch import Tensor
 from yaie import kernels, ops
 from yaie.arena import POISONS, Arena, Bytes, Placement
 from yaie.compare import Contract, Judgement, Receipt, Verdict
+from yaie.dispatch import nearest
 from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
@@ -35,8 +36,6 @@ def find_kernel(op: Op, name: str) -> Kernel:
     """The kernel of that name; ValueError with the nearest names when there is none."""
     kernels.load()
     if name not in op.kernels:
-        from yaie.dispatch import nearest
-
         raise ValueError(f"{op.name}: no kernel {name!r}{nearest(name, list(op.kernels))}")
     return op.kernels[name]
 
@@ -325,8 +324,8 @@ def _describe_byte(
         if mutated and should_change:
             return _Fault("exact", f"{where} is {was}, should be {should} (bit for bit)")
         return _Fault("frame", f"{where} was {should} and must keep its bits, it is {was}")
-    nearest = min(layout.named(), key=lambda row: max(row[2].offset - at, at - row[2].end + 1, 0))
-    name, _, place = nearest
+    closest = min(layout.named(), key=lambda row: max(row[2].offset - at, at - row[2].end + 1, 0))
+    name, _, place = closest
     if place.offset <= at < place.end:
         return _Fault("frame", f"wrote into a gap between the rows of {name}")
     side = "before" if at < place.offset else "after"

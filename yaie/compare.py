@@ -9,6 +9,7 @@ with a measurement. Source of the model: docs/error-model.md.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -20,6 +21,9 @@ LAMBDA = 4.0
 """Allowance for the sum of independent rounding errors, in standard deviations (measured: 2.8)."""
 RHO = 1.25
 """Allowance for a row's root mean square error against its model (measured: 1.18)."""
+RHO_ROW = 64
+"""Shortest row that RHO was calibrated on. A mean over fewer elements scatters more, so the allowance
+grows by the factor that keeps the chance of a false alarm (docs/decisions/0002)."""
 LSE_C = 16.0
 """Allowance for the log-sum-exp, in units of 2^-24 (1 + S + |lse|) (measured: 9.6)."""
 SCORE_C = 2.0
@@ -32,6 +36,11 @@ U32 = 2.0**-24
 def unit_roundoff(dtype: torch.dtype) -> float:
     """Half the distance from 1 to the next number: 2^-24, 2^-11, 2^-8."""
     return torch.finfo(dtype).eps / 2
+
+
+def rho(elements: int) -> float:
+    """Allowance of the row gate for a row of that many elements."""
+    return math.sqrt(1 + (RHO**2 - 1) * max(1.0, RHO_ROW / elements))
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ class Budget:
 
     ``expected`` is float64 and never rounded. ``terms`` maps the name of a source of error to what
     it may contribute, per element. ``model``, if given, is the expected size of the error per
-    element, for the second gate: a row's (last axis) RMS error is at most RHO times its model's.
+    element, for the second gate: a row's (last axis) RMS error is at most ``rho`` times its model's.
     A comparison with NaN is false, so NaN never passes.
     """
 
@@ -195,7 +204,7 @@ class Budget:
         if self.model is None:
             return Judgement(receipt=receipt)
         rms = error.square().mean(-1).sqrt()
-        limit = RHO * self.model.square().mean(-1).sqrt()
+        limit = rho(error.shape[-1]) * self.model.square().mean(-1).sqrt()
         within = rms <= limit
         if bool(within.all()):
             return Judgement(receipt=receipt)

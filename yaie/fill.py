@@ -49,9 +49,8 @@ class Fill:
 
     def bits(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Random bits as ``dtype``: every NaN payload, infinity and subnormal may occur."""
-        size = math.prod(shape) * dtype.itemsize
-        raw = np.frombuffer(self.rng.bytes(size), np.uint8).copy()
-        return torch.from_numpy(raw).view(dtype).view(*shape)
+        raw = bytearray(self.rng.bytes(math.prod(shape) * dtype.itemsize))
+        return torch.frombuffer(raw, dtype=dtype).view(*shape) if raw else torch.empty(*shape)
 
     def permutation(self, n: int) -> NDArray[np.int64]:
         """The numbers 0..n-1 in random order."""

@@ -29,6 +29,11 @@ else:
 C = TypeVar("C", bound=type)
 
 
+def print_as_repr(self: Any, printer: Any, cycle: bool) -> None:
+    """For pretty-printers (Hypothesis has one), which else write one field a line."""
+    printer.text(repr(self))
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def case(cls: C) -> C:
     """Make a class the Case of the op page it stands on: frozen, keyword-only, and with a ``repr``
@@ -45,6 +50,7 @@ def case(cls: C) -> C:
 
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
     made.__repr__ = __repr__  # type: ignore[assignment]
+    made._repr_pretty_ = print_as_repr  # type: ignore[attr-defined]
     return made
 
 
@@ -81,7 +87,7 @@ def supports_all(call: Call) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Kernel:
     """One way to compute an op.
 
@@ -101,6 +107,11 @@ class Kernel:
     preference: int = 0
     supports: Callable[[Call], str | None] = supports_all
 
+    def __repr__(self) -> str:
+        return f"<{self.op}: {self.name}>"
+
+    _repr_pretty_ = print_as_repr
+
     def declines(self, call: Call) -> str | None:
         """None when this kernel serves the call, else the reason."""
         if self.device not in ("any", call.device.type):
@@ -112,7 +123,7 @@ def _nothing_more(call: Call) -> None:
     """The signature says it all."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Op:
     """What must be computed. One page declares one Op; everything else reads it.
 
@@ -142,6 +153,11 @@ class Op:
 
     def __post_init__(self) -> None:
         self.register(Kernel(self.name, "reference", self._run_reference))
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    _repr_pretty_ = print_as_repr
 
     def __call__(self, *args: Any, kernel: str | None = None, **options: Any) -> Any:
         """Check the arguments, choose a kernel (yaie.dispatch) and run it.

@@ -48,12 +48,14 @@ __device__ inline Query find_query(const Paged& kv, const Options& options, int6
             high = middle;
     }
     const int kv_len = kv.kv_lens[low];
-    const int position = kv_len - (kv.q_indptr[low + 1] - static_cast<int>(t));
-    Query query{low, 0, kv_len};
-    if (options.left >= 0) query.first = max(0, position - min(options.left, kv_len));
-    if (options.right >= 0) query.last = min(kv_len, position + 1 + min(options.right, kv_len));
-    query.last = max(query.last, query.first);
-    return query;
+    // 64 bits: a window may be as wide as an int, and a position may be negative.
+    const int64_t position = kv_len - (kv.q_indptr[low + 1] - t);
+    int64_t first = 0, last = kv_len;
+    if (options.left >= 0 && position > options.left) first = position - options.left;
+    if (options.right >= 0 && position + 1 + options.right < last)
+        last = position + 1 + options.right;
+    if (last < first) last = first;
+    return {low, static_cast<int>(first), static_cast<int>(last)};
 }
 
 __device__ inline float capped(float score, float softcap) {

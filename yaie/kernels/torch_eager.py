@@ -80,10 +80,13 @@ def paged_attention(
     if softcap > 0:
         score = torch.tanh(score / softcap) * softcap
     score = score.masked_fill(~keep[:, None, None, :], -math.inf)
-    lse = torch.logsumexp(score, -1)
-    weight = torch.exp(score - lse.nan_to_num(neginf=0.0)[..., None])
-    out = torch.einsum("thgn,tnhd->thgd", weight, v)
-    return out.reshape(tokens, heads, -1).to(q.dtype), lse.reshape(tokens, heads)
+    # Not exp(score - lse): the rounding of a large lse would scale every weight of the row.
+    most = score.amax(-1, keepdim=True) if longest else score.new_zeros(*score.shape[:-1], 1)
+    weight = torch.exp(score - most.clamp_min(-3e38))
+    total = weight.sum(-1, keepdim=True)
+    out = torch.einsum("thgn,tnhd->thgd", weight, v) / total.clamp_min(1e-30)
+    lse = (most + total.log())[..., 0]
+    return out.reshape(tokens, heads, v_cache.shape[-1]).to(q.dtype), lse.reshape(tokens, heads)
 
 
 def _gather(cache: Tensor, slot: Tensor, keep: Tensor) -> Tensor:

@@ -123,6 +123,7 @@ class BlockRunner {
     void complete_barrier();
     Gathering* find_gathering(Warp& warp, uint32_t mask);
     Gathering& open_gathering(Lane& self, const Collective& kind, uint32_t mask, Site site);
+    void check_other_masks(const Lane& self, const Collective& kind, uint32_t mask, Site site);
     void complete_gathering(Warp& warp, int warp_index, Gathering& gathering);
 
     // Faults (fault.cpp)
@@ -150,7 +151,7 @@ class BlockRunner {
     BlockView view_{};
     int thread_count_ = 0;
     int warp_count_ = 0;
-    int alive_ = 0;            // threads that have not returned
+    int alive_ = 0;             // threads that have not returned
     uint32_t ready_warps_ = 0;  // those with a ready lane
     BlockBarrier barrier_{};
     std::vector<Lane> lanes_;
@@ -169,9 +170,7 @@ class BlockRunner {
 
 std::string kernel_name(const LaunchRequest& request);
 
-inline Lane& current_lane() {
-    return *static_cast<Lane*>(const_cast<ThreadView*>(current));
-}
+inline Lane& current_lane() { return *static_cast<Lane*>(const_cast<ThreadView*>(current)); }
 
 }  // namespace detail
 }  // namespace simt

@@ -18,6 +18,7 @@ uint64_t BlockRunner::collective(Lane& self, const Collective& kind, uint32_t ma
     } else if (gathering->kind != &kind || !same_site(gathering->site, site)) {
         fail_mismatch(self, kind, mask, site, *gathering);
     }
+    if (warp.gathering_count > 1) check_other_masks(self, kind, mask, site);
     gathering->arrived |= uint32_t(1) << self.lane;
 
     if (gathering->arrived == (mask & warp.exists)) {
@@ -40,14 +41,22 @@ Gathering& BlockRunner::open_gathering(Lane& self, const Collective& kind, uint3
                                        Site site) {
     Warp& warp = warps_[self.warp];
     if (mask & warp.exited) fail_bad_mask(self, kind, mask, site);
-    for (int i = 0; i < warp.gathering_count; ++i) {
-        const Gathering& other = warp.gatherings[i];
-        const bool each_waits_for_the_other = other.mask >> self.lane & 1 && other.arrived & mask;
-        if (each_waits_for_the_other) fail_mismatch(self, kind, mask, site, other);
-    }
     Gathering& opened = warp.gatherings[warp.gathering_count++];
     opened = {mask, 0, &kind, site};
     return opened;
+}
+
+// Lanes that wait for this one with another mask, and that this one is about to wait for, would do
+// so for ever.
+void BlockRunner::check_other_masks(const Lane& self, const Collective& kind, uint32_t mask,
+                                    Site site) {
+    const Warp& warp = warps_[self.warp];
+    for (int i = 0; i < warp.gathering_count; ++i) {
+        const Gathering& other = warp.gatherings[i];
+        const bool each_waits_for_the_other = other.mask >> self.lane & 1 && other.arrived & mask;
+        if (other.mask != mask && each_waits_for_the_other)
+            fail_mismatch(self, kind, mask, site, other);
+    }
 }
 
 void BlockRunner::complete_gathering(Warp& warp, int warp_index, Gathering& gathering) {

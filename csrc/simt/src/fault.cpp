@@ -105,7 +105,8 @@ void BlockRunner::fail_mismatch(const Lane& self, const Collective& kind, uint32
          call(kind, mask) + " here, but lanes " + to_hex(other.arrived) +
              " of the warp wait for this one in " + call(*other.kind, other.mask) + " at " +
              to_string(other.site),
-         "All lanes of a mask must reach the same call on the same line, with the same mask.", site);
+         "All lanes of a mask must reach the same call on the same line, with the same mask.",
+         site);
 }
 
 void BlockRunner::fail_source(const Lane& self, const Collective& kind, uint32_t mask,

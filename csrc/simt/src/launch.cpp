@@ -36,8 +36,9 @@ void check_limits(const LaunchRequest& request) {
     if (block.x * block.y * block.z > unsigned(kMaxThreads))
         refuse(request, kind, "block " + to_string(block) + " has more than 1024 threads");
     if (request.dynamic_shared > kSharedLimit)
-        refuse(request, kind, std::to_string(request.dynamic_shared) +
-                                  " bytes of dynamic shared memory exceed 232448 (227 KiB)");
+        refuse(request, kind,
+               std::to_string(request.dynamic_shared) +
+                   " bytes of dynamic shared memory exceed 232448 (227 KiB)");
 }
 
 class Launch {

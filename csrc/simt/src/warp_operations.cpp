@@ -46,7 +46,8 @@ void all(Exchange& exchange, uint32_t mask) {
 
 uint32_t equal_lanes(const Exchange& exchange, uint32_t mask, uint64_t value) {
     uint32_t lanes = 0;
-    for_each_lane(mask, [&](int lane) { lanes |= uint32_t(exchange.value[lane] == value) << lane; });
+    for_each_lane(mask,
+                  [&](int lane) { lanes |= uint32_t(exchange.value[lane] == value) << lane; });
     return lanes;
 }
 void match_any(Exchange& exchange, uint32_t mask) {
@@ -67,8 +68,8 @@ void reduce(Exchange& exchange, uint32_t mask, Combine combine) {
     give_all(exchange, mask, uint64_t(total));
 }
 
-#define SIMT_REDUCTION(name, T, expression)                        \
-    void name(Exchange& exchange, uint32_t mask) {                 \
+#define SIMT_REDUCTION(name, T, expression)                                  \
+    void name(Exchange& exchange, uint32_t mask) {                           \
         reduce<T>(exchange, mask, [](T a, T b) -> T { return expression; }); \
     }
 // A signed sum wraps on the device, so it is computed in unsigned.
@@ -77,7 +78,7 @@ SIMT_REDUCTION(min_signed, int32_t, a < b ? a : b)
 SIMT_REDUCTION(max_signed, int32_t, a > b ? a : b)
 SIMT_REDUCTION(min_unsigned, uint32_t, a < b ? a : b)
 SIMT_REDUCTION(max_unsigned, uint32_t, a > b ? a : b)
-SIMT_REDUCTION(bit_and, uint32_t, a & b)
+SIMT_REDUCTION(bit_and, uint32_t, a& b)
 SIMT_REDUCTION(bit_or, uint32_t, a | b)
 SIMT_REDUCTION(bit_xor, uint32_t, a ^ b)
 #undef SIMT_REDUCTION

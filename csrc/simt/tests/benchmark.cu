@@ -51,8 +51,8 @@ void measure_switches(const char* order) {
             nanoseconds([&] { SIMT_LAUNCH(shuffles, 1, threads, 0, nullptr, &out, kRounds); });
         const double barrier =
             nanoseconds([&] { SIMT_LAUNCH(barriers, 1, threads, 0, nullptr, kRounds); });
-        std::printf("%-12s %4d threads: %6.1f ns per thread and shuffle, %6.1f and barrier\n", order,
-                    threads, shuffle / kRounds / threads, barrier / kRounds / threads);
+        std::printf("%-12s %4d threads: %6.1f ns per thread and shuffle, %6.1f and barrier\n",
+                    order, threads, shuffle / kRounds / threads, barrier / kRounds / threads);
     }
 }
 
@@ -64,8 +64,9 @@ void measure_launches() {
     const double blocks = nanoseconds([] { SIMT_LAUNCH(empty, 1000, 1, 0, nullptr); });
     const double many = nanoseconds([] { SIMT_LAUNCH(writes, 1024, 256, 0, nullptr, out); });
     const double dynamic = nanoseconds([] { SIMT_LAUNCH(empty, 1, 1, 200 * 1024, nullptr); });
-    std::printf("launch: %.2f us with 1 thread, %.2f with a warp, %.2f with 200 KiB of shared memory\n",
-                one / 1e3, warp / 1e3, dynamic / 1e3);
+    std::printf(
+        "launch: %.2f us with 1 thread, %.2f with a warp, %.2f with 200 KiB of shared memory\n",
+        one / 1e3, warp / 1e3, dynamic / 1e3);
     std::printf("launch with a shared array, a barrier and 256 threads: %.2f us\n", tile / 1e3);
     std::printf("block: %.0f ns; thread without collectives: %.1f ns\n", blocks / 1000,
                 many / 1024 / 256);

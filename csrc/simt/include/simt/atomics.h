@@ -55,16 +55,16 @@ T atomic_update(T* address, Update update) {
 }  // namespace simt
 
 // Each operation for the types CUDA has it for, and its block- and system-scoped forms.
-#define SIMT_ATOMIC_SCOPE(name, suffix, expression, ...)                                    \
-    template <class T>                                                                      \
-    T name##suffix(T* address, ::simt::detail::NotDeduced<T> value) {                       \
-        static_assert(::simt::detail::is_one_of<T, __VA_ARGS__>,                            \
-                      "CUDA has no " #name " for this type");                               \
-        return ::simt::detail::atomic_update(                                               \
-            address, [value]([[maybe_unused]] T old) -> T { return T(expression); });       \
+#define SIMT_ATOMIC_SCOPE(name, suffix, expression, ...)                              \
+    template <class T>                                                                \
+    T name##suffix(T* address, ::simt::detail::NotDeduced<T> value) {                 \
+        static_assert(::simt::detail::is_one_of<T, __VA_ARGS__>,                      \
+                      "CUDA has no " #name " for this type");                         \
+        return ::simt::detail::atomic_update(                                         \
+            address, [value]([[maybe_unused]] T old) -> T { return T(expression); }); \
     }
-#define SIMT_ATOMIC(name, expression, ...)                 \
-    SIMT_ATOMIC_SCOPE(name, , expression, __VA_ARGS__)     \
+#define SIMT_ATOMIC(name, expression, ...)                   \
+    SIMT_ATOMIC_SCOPE(name, , expression, __VA_ARGS__)       \
     SIMT_ATOMIC_SCOPE(name, _block, expression, __VA_ARGS__) \
     SIMT_ATOMIC_SCOPE(name, _system, expression, __VA_ARGS__)
 
@@ -74,7 +74,7 @@ SIMT_ATOMIC(atomicSub, old - value, int, unsigned)
 SIMT_ATOMIC(atomicExch, value, int, unsigned, unsigned long long, float)
 SIMT_ATOMIC(atomicMin, value < old ? value : old, int, unsigned, long long, unsigned long long)
 SIMT_ATOMIC(atomicMax, value > old ? value : old, int, unsigned, long long, unsigned long long)
-SIMT_ATOMIC(atomicAnd, old & value, int, unsigned, unsigned long long)
+SIMT_ATOMIC(atomicAnd, old& value, int, unsigned, unsigned long long)
 SIMT_ATOMIC(atomicOr, old | value, int, unsigned, unsigned long long)
 SIMT_ATOMIC(atomicXor, old ^ value, int, unsigned, unsigned long long)
 SIMT_ATOMIC(atomicInc, old >= value ? 0u : old + 1u, unsigned)

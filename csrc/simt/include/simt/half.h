@@ -103,72 +103,69 @@ inline float round_to_odd(double x) {
 
 // ---- The types ----------------------------------------------------------------------------------
 
-#define SIMT_HALF_TYPE(Name, to_bits, to_value)                                    \
-    struct Name##_raw {                                                            \
-        unsigned short x;                                                          \
-    };                                                                             \
-    struct alignas(2) Name {                                                       \
-        Name() = default;                                                          \
-        Name(const Name##_raw& raw) : __x(raw.x) {}                                \
-        Name(float v) : __x(::simt::detail::to_bits(v)) {}                         \
-        Name(double v) : Name(::simt::detail::round_to_odd(v)) {}                  \
-        Name(int v) : Name(double(v)) {}                                           \
-        Name(unsigned v) : Name(double(v)) {}                                      \
-        Name(short v) : Name(float(v)) {}                                          \
-        Name(unsigned short v) : Name(float(v)) {}                                 \
-        operator float() const { return ::simt::detail::to_value(__x); }           \
-        operator Name##_raw() const { return {__x}; }                              \
-                                                                                   \
-       protected:                                                                  \
-        unsigned short __x;                                                        \
-    };                                                                             \
-    struct alignas(4) Name##2 {                                                    \
-        Name x, y;                                                                 \
-    };                                                                             \
-    /* A float carries the exact sum, difference or product far enough that the */ \
-    /* second rounding changes nothing (24 >= 2 * 11 + 2); so does a quotient.  */ \
-    inline Name operator+(Name a, Name b) { return Name(float(a) + float(b)); }    \
-    inline Name operator-(Name a, Name b) { return Name(float(a) - float(b)); }    \
-    inline Name operator*(Name a, Name b) { return Name(float(a) * float(b)); }    \
-    inline Name operator/(Name a, Name b) { return Name(float(a) / float(b)); }    \
-    inline Name operator-(Name a) { return Name##_raw{(unsigned short)(            \
-        Name##_raw(a).x ^ 0x8000u)}; }                                             \
-    inline Name operator+(Name a) { return a; }                                    \
-    inline Name& operator+=(Name& a, Name b) { return a = a + b; }                 \
-    inline Name& operator-=(Name& a, Name b) { return a = a - b; }                 \
-    inline Name& operator*=(Name& a, Name b) { return a = a * b; }                 \
-    inline Name& operator/=(Name& a, Name b) { return a = a / b; }                 \
-    inline bool operator==(Name a, Name b) { return float(a) == float(b); }        \
-    inline bool operator!=(Name a, Name b) { return float(a) != float(b); }        \
-    inline bool operator<(Name a, Name b) { return float(a) < float(b); }          \
-    inline bool operator>(Name a, Name b) { return float(a) > float(b); }          \
-    inline bool operator<=(Name a, Name b) { return float(a) <= float(b); }        \
-    inline bool operator>=(Name a, Name b) { return float(a) >= float(b); }        \
-    inline Name __hadd(Name a, Name b) { return a + b; }                           \
-    inline Name __hsub(Name a, Name b) { return a - b; }                           \
-    inline Name __hmul(Name a, Name b) { return a * b; }                           \
-    inline Name __hdiv(Name a, Name b) { return a / b; }                           \
-    inline Name __hneg(Name a) { return -a; }                                      \
-    inline Name __habs(Name a) { return Name##_raw{(unsigned short)(               \
-        Name##_raw(a).x & 0x7fffu)}; }                                             \
-    inline Name __hmax(Name a, Name b) { return Name(std::fmax(float(a), float(b))); } \
-    inline Name __hmin(Name a, Name b) { return Name(std::fmin(float(a), float(b))); } \
-    inline bool __heq(Name a, Name b) { return a == b; }                           \
-    inline bool __hne(Name a, Name b) { return a != b; }                           \
-    inline bool __hlt(Name a, Name b) { return a < b; }                            \
-    inline bool __hle(Name a, Name b) { return a <= b; }                           \
-    inline bool __hgt(Name a, Name b) { return a > b; }                            \
-    inline bool __hge(Name a, Name b) { return a >= b; }                           \
-    inline bool __hisnan(Name a) { return std::isnan(float(a)); }                  \
-    inline int __hisinf(Name a) { return std::isinf(float(a)) ? (float(a) < 0 ? -1 : 1) : 0; } \
-    inline Name##2 operator+(Name##2 a, Name##2 b) { return {a.x + b.x, a.y + b.y}; } \
-    inline Name##2 operator-(Name##2 a, Name##2 b) { return {a.x - b.x, a.y - b.y}; } \
-    inline Name##2 operator*(Name##2 a, Name##2 b) { return {a.x * b.x, a.y * b.y}; } \
-    inline Name##2 operator/(Name##2 a, Name##2 b) { return {a.x / b.x, a.y / b.y}; } \
-    inline Name##2 __hadd2(Name##2 a, Name##2 b) { return a + b; }                 \
-    inline Name##2 __hsub2(Name##2 a, Name##2 b) { return a - b; }                 \
-    inline Name##2 __hmul2(Name##2 a, Name##2 b) { return a * b; }                 \
-    inline float __low2float(Name##2 a) { return a.x; }                            \
+#define SIMT_HALF_TYPE(Name, to_bits, to_value)                                                    \
+    struct Name##_raw {                                                                            \
+        unsigned short x;                                                                          \
+    };                                                                                             \
+    struct alignas(2) Name {                                                                       \
+        Name() = default;                                                                          \
+        Name(const Name##_raw& raw) : __x(raw.x) {}                                                \
+        Name(float v) : __x(::simt::detail::to_bits(v)) {}                                         \
+        Name(double v) : Name(::simt::detail::round_to_odd(v)) {}                                  \
+        Name(int v) : Name(double(v)) {}                                                           \
+        Name(unsigned v) : Name(double(v)) {}                                                      \
+        Name(short v) : Name(float(v)) {}                                                          \
+        Name(unsigned short v) : Name(float(v)) {}                                                 \
+        operator float() const { return ::simt::detail::to_value(__x); }                           \
+        operator Name##_raw() const { return {__x}; }                                              \
+                                                                                                   \
+        unsigned short __x;                                                                        \
+    };                                                                                             \
+    struct alignas(4) Name##2 { Name x, y; };                                                      \
+    /* A float carries the exact sum, difference or product far enough that the */                 \
+    /* second rounding changes nothing (24 >= 2 * 11 + 2); so does a quotient.  */                 \
+    inline Name operator+(Name a, Name b) { return Name(float(a) + float(b)); }                    \
+    inline Name operator-(Name a, Name b) { return Name(float(a) - float(b)); }                    \
+    inline Name operator*(Name a, Name b) { return Name(float(a) * float(b)); }                    \
+    inline Name operator/(Name a, Name b) { return Name(float(a) / float(b)); }                    \
+    inline Name operator-(Name a) {                                                                \
+        return Name##_raw{(unsigned short)(Name##_raw(a).x ^ 0x8000u)};                            \
+    }                                                                                              \
+    inline Name operator+(Name a) { return a; }                                                    \
+    inline Name& operator+=(Name& a, Name b) { return a = a + b; }                                 \
+    inline Name& operator-=(Name& a, Name b) { return a = a - b; }                                 \
+    inline Name& operator*=(Name& a, Name b) { return a = a * b; }                                 \
+    inline Name& operator/=(Name& a, Name b) { return a = a / b; }                                 \
+    inline bool operator==(Name a, Name b) { return float(a) == float(b); }                        \
+    inline bool operator!=(Name a, Name b) { return float(a) != float(b); }                        \
+    inline bool operator<(Name a, Name b) { return float(a) < float(b); }                          \
+    inline bool operator>(Name a, Name b) { return float(a) > float(b); }                          \
+    inline bool operator<=(Name a, Name b) { return float(a) <= float(b); }                        \
+    inline bool operator>=(Name a, Name b) { return float(a) >= float(b); }                        \
+    inline Name __hadd(Name a, Name b) { return a + b; }                                           \
+    inline Name __hsub(Name a, Name b) { return a - b; }                                           \
+    inline Name __hmul(Name a, Name b) { return a * b; }                                           \
+    inline Name __hdiv(Name a, Name b) { return a / b; }                                           \
+    inline Name __hneg(Name a) { return -a; }                                                      \
+    inline Name __habs(Name a) { return Name##_raw{(unsigned short)(Name##_raw(a).x & 0x7fffu)}; } \
+    inline Name __hmax(Name a, Name b) { return Name(std::fmax(float(a), float(b))); }             \
+    inline Name __hmin(Name a, Name b) { return Name(std::fmin(float(a), float(b))); }             \
+    inline bool __heq(Name a, Name b) { return a == b; }                                           \
+    inline bool __hne(Name a, Name b) { return a != b; }                                           \
+    inline bool __hlt(Name a, Name b) { return a < b; }                                            \
+    inline bool __hle(Name a, Name b) { return a <= b; }                                           \
+    inline bool __hgt(Name a, Name b) { return a > b; }                                            \
+    inline bool __hge(Name a, Name b) { return a >= b; }                                           \
+    inline bool __hisnan(Name a) { return std::isnan(float(a)); }                                  \
+    inline int __hisinf(Name a) { return std::isinf(float(a)) ? (float(a) < 0 ? -1 : 1) : 0; }     \
+    inline Name##2 operator+(Name##2 a, Name##2 b) { return {a.x + b.x, a.y + b.y}; }              \
+    inline Name##2 operator-(Name##2 a, Name##2 b) { return {a.x - b.x, a.y - b.y}; }              \
+    inline Name##2 operator*(Name##2 a, Name##2 b) { return {a.x * b.x, a.y * b.y}; }              \
+    inline Name##2 operator/(Name##2 a, Name##2 b) { return {a.x / b.x, a.y / b.y}; }              \
+    inline Name##2 __hadd2(Name##2 a, Name##2 b) { return a + b; }                                 \
+    inline Name##2 __hsub2(Name##2 a, Name##2 b) { return a - b; }                                 \
+    inline Name##2 __hmul2(Name##2 a, Name##2 b) { return a * b; }                                 \
+    inline float __low2float(Name##2 a) { return a.x; }                                            \
     inline float __high2float(Name##2 a) { return a.y; }
 
 SIMT_HALF_TYPE(__half, half_bits, half_value)

@@ -43,14 +43,14 @@ inline double __fma_rn(double a, double b, double c) { return ::fma(a, b, c); }
 
 // ---- min and max: CUDA's overloads; the floating ones ignore a NaN ------------------------------
 
-#define SIMT_MIN_MAX(R, A, B)                                      \
-    inline R min(A a, B b) {                                       \
-        const R x = static_cast<R>(a), y = static_cast<R>(b);      \
-        return y < x ? y : x;                                      \
-    }                                                              \
-    inline R max(A a, B b) {                                       \
-        const R x = static_cast<R>(a), y = static_cast<R>(b);      \
-        return x < y ? y : x;                                      \
+#define SIMT_MIN_MAX(R, A, B)                                 \
+    inline R min(A a, B b) {                                  \
+        const R x = static_cast<R>(a), y = static_cast<R>(b); \
+        return y < x ? y : x;                                 \
+    }                                                         \
+    inline R max(A a, B b) {                                  \
+        const R x = static_cast<R>(a), y = static_cast<R>(b); \
+        return x < y ? y : x;                                 \
     }
 SIMT_MIN_MAX(int, int, int)
 SIMT_MIN_MAX(unsigned, unsigned, unsigned)
@@ -161,10 +161,10 @@ inline float __double2float_rn(double x) { return float(x); }
 
 // ---- Loads and stores with a cache hint: plain ones here ----------------------------------------
 
-#define SIMT_LOAD(name)           \
-    template <class T>            \
-    T name(const T* address) {    \
-        return *address;          \
+#define SIMT_LOAD(name)        \
+    template <class T>         \
+    T name(const T* address) { \
+        return *address;       \
     }
 SIMT_LOAD(__ldg)
 SIMT_LOAD(__ldcg)
@@ -174,10 +174,10 @@ SIMT_LOAD(__ldlu)
 SIMT_LOAD(__ldcv)
 #undef SIMT_LOAD
 
-#define SIMT_STORE(name)                                                    \
-    template <class T>                                                      \
-    void name(T* address, ::simt::detail::NotDeduced<T> value) {            \
-        *address = value;                                                   \
+#define SIMT_STORE(name)                                         \
+    template <class T>                                           \
+    void name(T* address, ::simt::detail::NotDeduced<T> value) { \
+        *address = value;                                        \
     }
 SIMT_STORE(__stwb)
 SIMT_STORE(__stcg)

@@ -9,7 +9,7 @@
 #include "simt/vocabulary.h"
 
 // SIMT_LAUNCH((kernel<T, 4>), grid, block, shared_bytes, stream, arguments...)
-#define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                               \
+#define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                \
     ::simt::detail::launch_kernel(#kernel, ::simt::detail::Site{__FILE__, __LINE__}, kernel, grid, \
                                   block, shared_bytes, stream, ##__VA_ARGS__)
 
@@ -35,8 +35,9 @@ template <class... Parameters, class... Arguments>
 void launch_kernel(const char* name, Site site, void (*kernel)(Parameters...), dim3 grid,
                    dim3 block, std::size_t shared_bytes, Stream, Arguments&&... arguments) {
     static_assert((sizeof(Parameters) + ... + 0) <= 32764, "CUDA passes at most 32764 bytes");
-    Call<Parameters...> call{kernel, std::tuple<Parameters...>(static_cast<Parameters>(
-                                         std::forward<Arguments>(arguments))...)};
+    Call<Parameters...> call{
+        kernel,
+        std::tuple<Parameters...>(static_cast<Parameters>(std::forward<Arguments>(arguments))...)};
     launch({name, site, grid, block, shared_bytes, &Call<Parameters...>::invoke, &call});
 }
 

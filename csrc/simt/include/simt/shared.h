@@ -7,13 +7,15 @@
 
 // SIMT_SHARED(float, tile, [32][33]);  A scalar is SIMT_SHARED(int, last, );
 // The storage is found once per thread and block, so declare it at the top of the kernel.
-#define SIMT_SHARED(T, name, dims)                                                 \
-    typedef T name##_simt_type dims;                                               \
-    static const ::simt::detail::SharedArray name##_simt_array = {                 \
-        #name, sizeof(name##_simt_type),                                           \
-        sizeof(typename ::std::remove_all_extents<name##_simt_type>::type),        \
-        alignof(name##_simt_type), {__FILE__, __LINE__}};                          \
-    name##_simt_type& name =                                                       \
+#define SIMT_SHARED(T, name, dims)                                          \
+    typedef T name##_simt_type dims;                                        \
+    static const ::simt::detail::SharedArray name##_simt_array = {          \
+        #name,                                                              \
+        sizeof(name##_simt_type),                                           \
+        sizeof(typename ::std::remove_all_extents<name##_simt_type>::type), \
+        alignof(name##_simt_type),                                          \
+        {__FILE__, __LINE__}};                                              \
+    name##_simt_type& name =                                                \
         *static_cast<name##_simt_type*>(::simt::detail::shared_array(name##_simt_array))
 
 namespace simt {

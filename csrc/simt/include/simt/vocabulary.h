@@ -21,31 +21,15 @@
 
 // ---- Vector types, with CUDA's alignments -------------------------------------------------------
 
-#define SIMT_VECTOR_TYPES(prefix, T, align1, align2, align4) \
-    struct alignas(align1) prefix##1 {                       \
-        T x;                                                 \
-    };                                                       \
-    struct alignas(align2) prefix##2 {                       \
-        T x, y;                                              \
-    };                                                       \
-    struct alignas(align1) prefix##3 {                       \
-        T x, y, z;                                           \
-    };                                                       \
-    struct alignas(align4) prefix##4 {                       \
-        T x, y, z, w;                                        \
-    };                                                       \
-    inline prefix##1 make_##prefix##1(T x) {                 \
-        return {x};                                          \
-    }                                                        \
-    inline prefix##2 make_##prefix##2(T x, T y) {            \
-        return {x, y};                                       \
-    }                                                        \
-    inline prefix##3 make_##prefix##3(T x, T y, T z) {       \
-        return {x, y, z};                                    \
-    }                                                        \
-    inline prefix##4 make_##prefix##4(T x, T y, T z, T w) {  \
-        return {x, y, z, w};                                 \
-    }
+#define SIMT_VECTOR_TYPES(prefix, T, align1, align2, align4)               \
+    struct alignas(align1) prefix##1 { T x; };                             \
+    struct alignas(align2) prefix##2 { T x, y; };                          \
+    struct alignas(align1) prefix##3 { T x, y, z; };                       \
+    struct alignas(align4) prefix##4 { T x, y, z, w; };                    \
+    inline prefix##1 make_##prefix##1(T x) { return {x}; }                 \
+    inline prefix##2 make_##prefix##2(T x, T y) { return {x, y}; }         \
+    inline prefix##3 make_##prefix##3(T x, T y, T z) { return {x, y, z}; } \
+    inline prefix##4 make_##prefix##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 SIMT_VECTOR_TYPES(char, signed char, 1, 2, 4)
 SIMT_VECTOR_TYPES(uchar, unsigned char, 1, 2, 4)

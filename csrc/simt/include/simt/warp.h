@@ -53,7 +53,7 @@ inline unsigned checked_width(int width, Site site) {
 
 template <class T>
 typename ShuffleType<T>::type shuffle_value(const Collective& kind, unsigned mask, T value,
-                                      unsigned source, Site site) {
+                                            unsigned source, Site site) {
     static_assert(is_shuffle_type<T>, "CUDA has no shuffle for this type");
     using R = typename ShuffleType<T>::type;
     return from_bits<R>(shuffle(kind, mask, to_bits(R(value)), source, site));
@@ -69,7 +69,7 @@ auto __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALL_S
     const unsigned w = ::simt::detail::checked_width(width, site);
     const unsigned first = ::simt::detail::current->lane & ~(w - 1);
     return ::simt::detail::shuffle_value(::simt::detail::kShfl, mask, value,
-                                   first + (unsigned(source) & (w - 1)), site);
+                                         first + (unsigned(source) & (w - 1)), site);
 }
 template <class T>
 auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_CALL_SITE) {
@@ -77,7 +77,7 @@ auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT
     const unsigned lane = ::simt::detail::current->lane;
     const bool inside = (lane & (w - 1)) >= (delta & 31);
     return ::simt::detail::shuffle_value(::simt::detail::kShflUp, mask, value,
-                                   inside ? lane - (delta & 31) : lane, site);
+                                         inside ? lane - (delta & 31) : lane, site);
 }
 template <class T>
 auto __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_CALL_SITE) {
@@ -85,7 +85,7 @@ auto __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SI
     const unsigned lane = ::simt::detail::current->lane;
     const bool inside = (lane & (w - 1)) + (delta & 31) < w;
     return ::simt::detail::shuffle_value(::simt::detail::kShflDown, mask, value,
-                                   inside ? lane + (delta & 31) : lane, site);
+                                         inside ? lane + (delta & 31) : lane, site);
 }
 // A xor may reach back into an earlier segment, but not forward into a later one.
 template <class T>
@@ -94,7 +94,7 @@ auto __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT
     const unsigned lane = ::simt::detail::current->lane;
     const unsigned source = lane ^ (unsigned(lane_mask) & 31);
     return ::simt::detail::shuffle_value(::simt::detail::kShflXor, mask, value,
-                                   source <= (lane | (w - 1)) ? source : lane, site);
+                                         source <= (lane | (w - 1)) ? source : lane, site);
 }
 
 // ---- Votes --------------------------------------------------------------------------------------
@@ -120,23 +120,25 @@ inline unsigned __activemask() { return 1u << ::simt::detail::current->lane; }
 
 template <class T>
 unsigned __match_any_sync(unsigned mask, T value, SIMT_CALL_SITE) {
-    static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4, "CUDA has no match for this type");
+    static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4,
+                  "CUDA has no match for this type");
     using namespace simt::detail;
     return unsigned(collective(kMatchAny, mask, to_bits(value), 0, site));
 }
 template <class T>
 unsigned __match_all_sync(unsigned mask, T value, int* predicate, SIMT_CALL_SITE) {
-    static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4, "CUDA has no match for this type");
+    static_assert(std::is_arithmetic<T>::value && sizeof(T) >= 4,
+                  "CUDA has no match for this type");
     using namespace simt::detail;
     const unsigned matched = unsigned(collective(kMatchAll, mask, to_bits(value), 0, site));
     *predicate = matched != 0;
     return matched;
 }
 
-#define SIMT_REDUCE(name, T, kind)                                                       \
-    inline T name(unsigned mask, T value, SIMT_CALL_SITE) {                              \
-        return T(::simt::detail::collective(::simt::detail::kind, mask, uint64_t(value), \
-                                            0, site));                                   \
+#define SIMT_REDUCE(name, T, kind)                                                             \
+    inline T name(unsigned mask, T value, SIMT_CALL_SITE) {                                    \
+        return T(                                                                              \
+            ::simt::detail::collective(::simt::detail::kind, mask, uint64_t(value), 0, site)); \
     }
 SIMT_REDUCE(__reduce_add_sync, int, kReduceAddSigned)
 SIMT_REDUCE(__reduce_min_sync, int, kReduceMinSigned)

@@ -1,0 +1,1 @@
+"""The conformance suite: does a kernel compute what its op's page says?"""

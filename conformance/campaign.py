@@ -1,0 +1,98 @@
+"""One kernel against many Cases: judge, record, and turn a fault into a failure that shrinks well."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from yaie.check import Judge
+from yaie.cli import explain
+from yaie.compare import Verdict
+from yaie.op import Kernel, Op, print_as_repr
+from yaie.record import Recorder
+
+SHRINK_SECONDS = 60.0
+"""How long a failure may be shrunk. A hanging kernel would otherwise cost a time-out a try."""
+
+
+@dataclass(repr=False)
+class Campaign:
+    """Judges one kernel on whatever Cases it is given.
+
+    While all is well, every verdict is recorded. From the first fault on Hypothesis is shrinking:
+    only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking is
+    over, cases that were not judged before count as harmless, which ends it.
+    """
+
+    judge: Judge
+    op: Op
+    kernel: Kernel
+    recorder: Recorder
+    judged: int = 0
+    declined: int = 0
+    worst: float = 0.0
+    edges: set[str] = field(default_factory=set)
+    _faults: dict[str, Verdict] = field(default_factory=dict)
+    _first_fault: float | None = None
+    _smallest: Any = None
+
+    def __repr__(self) -> str:
+        return f"<campaign for {self.kernel.name}>"
+
+    _repr_pretty_ = print_as_repr
+
+    def __call__(self, case: Any) -> None:
+        """Judge a case; AssertionError, with all that one needs to see it again, on a fault."""
+        __tracebackhide__ = True
+        started = time.perf_counter()
+        verdict = self._judge(case)
+        if not verdict.ok:
+            self._first_fault = self._first_fault or started
+            self._faults[repr(case)] = verdict
+            self._smallest = case
+            raise AssertionError(explain(self.op, self.kernel, case, verdict))
+        if self._first_fault is not None:
+            return
+        self._count(case, verdict)
+        self.recorder.verdict(self.op, self.kernel.name, case, verdict, started)
+
+    def _judge(self, case: Any) -> Verdict:
+        known = self._faults.get(repr(case))
+        if known is not None:
+            return known
+        if self._first_fault and time.perf_counter() - self._first_fault > SHRINK_SECONDS:
+            return Verdict("pass")
+        return self.judge.judge(self.op, self.kernel, case)
+
+    def _count(self, case: Any, verdict: Verdict) -> None:
+        if verdict.status == "unsupported":
+            self.declined += 1
+            return
+        self.judged += 1
+        self.edges |= {name for name, hit in self.op.edges.items() if hit(case)}
+        if verdict.receipt is not None:
+            self.worst = max(self.worst, verdict.receipt.used)
+
+    @property
+    def fault(self) -> tuple[Any, Verdict] | None:
+        """The smallest case that failed, and its verdict."""
+        if self._smallest is None:
+            return None
+        return self._smallest, self._faults[repr(self._smallest)]
+
+    def close(self) -> None:
+        """Record the smallest fault, if there was one."""
+        if self.fault is not None:
+            case, verdict = self.fault
+            self.recorder.verdict(self.op, self.kernel.name, case, verdict, time.perf_counter())
+
+    @property
+    def summary(self) -> str:
+        """A few words on what was judged."""
+        words = [f"{self.judged} cases"]
+        if self.declined:
+            words.append(f"{self.declined} declined")
+        if self.worst:
+            words.append(f"worst {self.worst:.2f} of the budget")
+        return ", ".join(words)

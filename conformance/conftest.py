@@ -1,0 +1,140 @@
+"""Options, profiles and fixtures of the conformance suite."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+from conformance.campaign import Campaign
+from conformance.progress import Progress
+from yaie import kernels, ops
+from yaie.check import Judge
+from yaie.op import Kernel, Op
+from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
+
+PROFILES = {"quick": 50, "default": 400, "deep": 4000}
+"""Cases that each kernel is judged on."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("conformance")
+    group.addoption(
+        "--profile",
+        choices=PROFILES,
+        default="default",
+        help="how many cases a kernel: " + ", ".join(f"{k} {v}" for k, v in PROFILES.items()),
+    )
+    group.addoption("--op", default="*", metavar="GLOB", help="ops to judge (default: all)")
+    group.addoption("--kernel", default="*", metavar="GLOB", help="kernels (default: all)")
+    group.addoption(
+        "--records",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help="where records go (default: reports/records)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    kernels.load()
+    torch.set_num_threads(1)  # cases are small, and test processes fill the cores
+    worker = getattr(config, "workerinput", None)
+    config.yaie_run = worker["yaie_run"] if worker else new_run_id()  # type: ignore[attr-defined]
+    _register_profiles()
+    settings.load_profile(config.getoption("--profile"))
+    if worker is None:
+        if kernels.native.extension("simt") is None:
+            raise pytest.UsageError("the extension yaie._simt is not built: run `nox -s build`")
+        config.pluginmanager.register(Progress(config), "yaie-progress")
+
+
+def _register_profiles() -> None:
+    in_ci = bool(os.environ.get("CI"))
+    for name, examples in PROFILES.items():
+        settings.register_profile(
+            name,
+            max_examples=examples,
+            deadline=None,
+            derandomize=in_ci,
+            database=None if in_ci else DirectoryBasedExampleDatabase(".hypothesis/examples"),
+            report_multiple_bugs=False,
+            # `conforms` lives as long as its test, all examples of it: that is what is meant.
+            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a pytest-xdist worker the run that it belongs to."""
+    node.workerinput["yaie_run"] = node.config.yaie_run
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument ``kernel`` runs once for each kernel of its op (of every op, in a
+    module without OP) that --op and --kernel let through."""
+    if "kernel" not in metafunc.fixturenames:
+        return
+    own: Op | None = getattr(metafunc.module, "OP", None)
+    option = metafunc.config.getoption
+    chosen = [
+        pytest.param(op, kernel, id=f"{op.name}-{kernel.name}")
+        for op in ([own] if own else ops.OPS.values())
+        if fnmatch.fnmatchcase(op.name, option("--op"))
+        for kernel in op.kernels.values()
+        if fnmatch.fnmatchcase(kernel.name, option("--kernel")) and _can_run(kernel)
+    ]
+    metafunc.parametrize("op, kernel", chosen)
+
+
+def _can_run(kernel: Kernel) -> bool:
+    """Kernels of a GPU are judged where there is one."""
+    if kernel.device != "cuda":
+        return True
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+@pytest.fixture(scope="session")
+def judge() -> Iterator[Judge]:
+    """One judge, with its worker, for each test process."""
+    with Judge() as judge:
+        yield judge
+
+
+@pytest.fixture(scope="session")
+def recorder(pytestconfig: pytest.Config) -> Iterator[Recorder]:
+    """The records file of this test process."""
+    recorder = Recorder(
+        pytestconfig.getoption("--records"),
+        pytestconfig.yaie_run,  # type: ignore[attr-defined]
+        pytestconfig.getoption("--profile"),
+        os.environ.get("PYTEST_XDIST_WORKER", "main"),
+    )
+    yield recorder
+    recorder.close()
+
+
+@pytest.fixture
+def conforms(
+    judge: Judge,
+    recorder: Recorder,
+    op: Op,
+    kernel: Kernel,
+    request: pytest.FixtureRequest,
+) -> Iterator[Campaign]:
+    """Judges the test's kernel on a case and records the verdict. A kernel that declined every case
+    has shown nothing, and fails."""
+    campaign = Campaign(judge, op, kernel, recorder)
+    yield campaign
+    campaign.close()
+    request.node.user_properties.append(("summary", campaign.summary))
+    request.node.user_properties.append(("judged", campaign.judged))
+    if not campaign.judged and campaign.fault is None:
+        pytest.fail(f"{op.name}: {kernel.name} declined every case: nothing was judged")

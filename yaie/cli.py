@@ -1,0 +1,180 @@
+"""The command ``yaie``: look at ops, judge kernels, replay a case."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from yaie import kernels, ops
+from yaie.check import Judge, find_kernel
+from yaie.compare import Verdict
+from yaie.op import Kernel, Op
+from yaie.record import repro_line
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status (0 ok, 1 failed, 2 usage, 3 nothing judged)."""
+    args = _parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+    except ValueError as error:
+        print(f"yaie: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="yaie", description="Verify LLM-inference kernels against what their ops mean."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("ops", help="list the ops, or print the page of one")
+    listing.add_argument("name", nargs="?", help="print this op's page")
+    listing.add_argument("--json", action="store_true", help="print the list as JSON")
+    listing.set_defaults(run=_ops)
+
+    check = commands.add_parser(
+        "check",
+        help="judge kernels on a few small cases and on every bad input (seconds)",
+        description="Judge kernels on the small cases of each op's page, in every dtype, and on every "
+        "bad input. For the whole suite: nox -s conformance.",
+    )
+    check.add_argument("--op", default="*", metavar="GLOB", help="ops to check (default: all)")
+    check.add_argument("--kernel", default="*", metavar="GLOB", help="kernels (default: all)")
+    check.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds a case (3)")
+    check.set_defaults(run=_check)
+
+    repro = commands.add_parser(
+        "repro",
+        help="judge one kernel on one case, as a failure printed it",
+        description='Example: yaie repro "append_kv.Case(T=3, skip=2)" --kernel simt.vec',
+    )
+    repro.add_argument("case", help='the printed case, such as "append_kv.Case(T=3)"')
+    repro.add_argument("--kernel", required=True, metavar="NAME", help="the kernel to judge")
+    repro.set_defaults(run=_repro)
+    return parser
+
+
+def _ops(args: argparse.Namespace) -> int:
+    kernels.load()
+    if args.name is not None:
+        print(_page(ops.get(args.name)))
+    elif args.json:
+        print(json.dumps([_summary(op) for op in ops.OPS.values()], indent=2))
+    else:
+        width = max(map(len, ops.OPS))
+        for op in ops.OPS.values():
+            meaning = op.doc.partition("\n")[0].partition(": ")[2]
+            print(f"{op.name:{width}}  {meaning}")
+            print(f"{'':{width}}  kernels: {', '.join(op.kernels)}")
+    return EXIT_OK
+
+
+def _page(op: Op) -> str:
+    rows = [op.doc.strip(), "", "Signature", f"  {op.signature.text}", "", "Kernels"]
+    rows += [f"  {k.name:20} on {k.device} tensors" for k in op.kernels.values()]
+    rows += ["", "Workloads"]
+    rows += [f"  {name}\n      {case!r}" for name, case in op.workloads.items()]
+    rows += ["", "Edges that conformance must meet"]
+    rows += [f"  {name}" for name in op.edges]
+    return "\n".join(rows)
+
+
+def _summary(op: Op) -> dict[str, Any]:
+    return {
+        "name": op.name,
+        "signature": op.signature.text,
+        "kernels": list(op.kernels),
+        "edges": list(op.edges),
+        "errors": [refusal.what for refusal in op.refusals],
+        "workloads": list(op.workloads),
+    }
+
+
+def _check(args: argparse.Namespace) -> int:
+    kernels.load()
+    chosen = [
+        (op, kernel)
+        for op in ops.OPS.values()
+        if fnmatch.fnmatchcase(op.name, args.op)
+        for kernel in op.kernels.values()
+        if fnmatch.fnmatchcase(kernel.name, args.kernel)
+    ]
+    if not chosen:
+        raise ValueError(f"no kernel fits --op {args.op} --kernel {args.kernel}")
+    failed = 0
+    with Judge() as judge:
+        for op, kernel in chosen:
+            failed += not _check_kernel(judge, op, kernel, args.seeds)
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> bool:
+    """Judge one kernel; print its row, and what is wrong with it."""
+    judged = []
+    for dtype in ("float32", "float16", "bfloat16"):
+        for seed in range(seeds):
+            case = dataclasses.replace(op.good, dtype=dtype, seed=seed)
+            judged.append((case, judge.judge(op, kernel, case)))
+    refused = [judge.judge_refusal(op, kernel, n) for n in range(len(op.refusals))]
+    verdicts = [verdict for _, verdict in judged]
+    ok = all(verdict.ok for verdict in [*verdicts, *refused])
+    passed = sum(verdict.status == "pass" for verdict in verdicts)
+    refusals = sum(verdict.ok for verdict in refused)
+    print(
+        f"{'ok  ' if ok else 'FAIL'}  {op.name:18} {kernel.name:18} {passed} of {len(verdicts)} "
+        f"cases pass, {refusals} of {len(refused)} bad inputs refused"
+    )
+    for case, verdict in judged:
+        if not verdict.ok:
+            print(explain(op, kernel, case, verdict))
+            break
+    for verdict in refused:
+        if not verdict.ok:
+            print(f"      {verdict.reason}")
+    return ok
+
+
+def _repro(args: argparse.Namespace) -> int:
+    kernels.load()
+    op = ops.get(args.case.partition(".")[0].strip())
+    case = op.parse_case(args.case)
+    kernel = find_kernel(op, args.kernel)
+    with Judge() as judge:
+        verdict = judge.judge(op, kernel, case)
+    if verdict.status == "unsupported":
+        print(f"{kernel.name} declines this case: {verdict.reason}")
+        return EXIT_NOTHING
+    if verdict.ok:
+        print(f"pass: {op.name} {kernel.name} {case!r}")
+        if verdict.receipt is not None:
+            print(f"closest: {verdict.receipt}")
+        return EXIT_OK
+    print(explain(op, kernel, case, verdict))
+    return EXIT_FAILED
+
+
+def explain(op: Op, kernel: Kernel, case: Any, verdict: Verdict) -> str:
+    """A failure in words: what, where, by how much, and the line that shows it again."""
+    return "\n".join(
+        [
+            f"{op.name}: {kernel.name} {verdict.status}s the check '{verdict.check}'"
+            if verdict.status == "fail"
+            else f"{op.name}: {kernel.name} ends in a {verdict.status}",
+            f"  case:      {case!r}",
+            f"  because:   {verdict.reason}",
+            f"  reproduce: {repro_line(case, kernel.name)}",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

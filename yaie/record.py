@@ -1,0 +1,136 @@
+"""Records: one JSON line for each thing that was found out, in files that survive an interruption.
+
+A run writes ``<folder>/<run id>/<process>.jsonl``. The first line of a file says what ran where; each
+further line is a verdict (or a mutant's fate) and is flushed at once. Reports read these files and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from yaie.compare import Verdict
+from yaie.kernels import native
+from yaie.op import Op
+
+SCHEMA = 1
+DEFAULT_FOLDER = Path("reports/records")
+
+
+def new_run_id() -> str:
+    """A name for a run that sorts by time."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
+
+
+def provenance() -> dict[str, Any]:
+    """What was run: sources, builds, interpreter, machine."""
+    return {
+        "git": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "builds": {
+            face: getattr(native.extension(face), "build_id", None) for face in native.FACES
+        },
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        **_gpu(),
+    }
+
+
+def _git(*args: str) -> str | None:
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["git", *args], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
+    return None
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _gpu() -> dict[str, str | None]:
+    """Read by nvidia-smi, so that this process opens no GPU."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout.strip():
+            name, _, driver = done.stdout.splitlines()[0].partition(", ")
+            return {"gpu": name, "driver": driver}
+    return {"gpu": None, "driver": None}
+
+
+def repro_line(case: Any, kernel: str) -> str:
+    """The command that judges this kernel on this case again."""
+    return f'yaie repro "{case!r}" --kernel {kernel}'
+
+
+class Recorder:
+    """Appends the records of one process to a run."""
+
+    def __init__(self, folder: Path, run: str, profile: str, writer: str = "main") -> None:
+        path = folder / run / f"{writer}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.run = run
+        self._file: TextIO = path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            self._write(
+                {
+                    "kind": "run",
+                    "schema": SCHEMA,
+                    "run": run,
+                    "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                    "profile": profile,
+                    **provenance(),
+                }
+            )
+
+    def verdict(self, op: Op, kernel: str, case: Any, verdict: Verdict, started: float) -> None:
+        """Record a judged case; ``started`` is time.perf_counter() before it was drawn."""
+        record = asdict(verdict)
+        record["seconds"] = time.perf_counter() - started
+        self._write(
+            {
+                "kind": "verdict",
+                "run": self.run,
+                "op": op.name,
+                "kernel": kernel,
+                "case": repr(case),
+                "dtype": case.dtype,
+                "family": getattr(case, "family", "bits"),
+                "edges": [name for name, hit in op.edges.items() if hit(case)],
+                **record,
+                "repro": repro_line(case, kernel),
+            }
+        )
+
+    def mutant(self, fate: Mapping[str, Any]) -> None:
+        """Record the fate of a mutant."""
+        self._write({"kind": "mutant", "run": self.run, **fate})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
