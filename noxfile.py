@@ -88,13 +88,22 @@ def lint(session: nox.Session) -> None:
     """Check style: ruff, clang-format, workflow files [-- --fix rewrites what can be]."""
     install(session, "lint", wheel=False)
     fix = "--fix" in session.posargs
-    session.run("ruff", "check", *(["--fix"] if fix else []))
-    session.run("ruff", "format", *([] if fix else ["--check"]))
     sources = [str(p.relative_to(ROOT)) for p in tree("csrc") if p.suffix in CXX_SUFFIXES]
-    if sources:
-        session.run("clang-format", *(["-i"] if fix else ["--dry-run", "--Werror"]), *sources)
     workflows = sorted(map(str, Path(".github/workflows").glob("*.yml")))
-    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
+    commands = (
+        ("ruff", "check", *(["--fix"] if fix else [])),
+        ("ruff", "format", *([] if fix else ["--check"])),
+        ("clang-format", *(["-i"] if fix else ["--dry-run", "--Werror"]), *sources),
+        ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows),
+    )
+    failed = []
+    for command in commands:
+        try:
+            session.run(*command, log=False)
+        except nox.command.CommandFailed:
+            failed.append(command[0])
+    if failed:
+        session.error("failed: " + ", ".join(failed))
 
 
 @nox.session(default=False)

@@ -9,8 +9,7 @@ if(YAIE_HAS_NO_GNU_UNIQUE)
   list(APPEND YAIE_HOST_FLAGS -fno-gnu-unique)
 endif()
 
-# File names in reports and debug lines are relative to the repository: the same objects
-# (and ccache hits) wherever the checkout lies.
+# File names in reports and debug lines are relative to the repository.
 list(APPEND YAIE_HOST_FLAGS "-ffile-prefix-map=${CMAKE_SOURCE_DIR}/=")
 
 # AVX2, FMA and F16C only where the building machine runs them.

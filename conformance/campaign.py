@@ -1,4 +1,5 @@
-"""One kernel against many Cases: judge, record, and turn a fault into a failure that shrinks well."""
+"""One kernel against many Cases: judge, record, and turn a fault into a failure that shrinks
+well."""
 
 from __future__ import annotations
 
@@ -21,14 +22,15 @@ class Campaign:
     """Judges one kernel on whatever Cases it is given.
 
     While all is well, every verdict is recorded. From the first fault on Hypothesis is shrinking:
-    only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking is
-    over, cases that were not judged before count as harmless, which ends it.
+    only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking
+    is over, cases that were not judged before count as harmless, which ends it.
     """
 
     judge: Judge
     op: Op
     kernel: Kernel
     recorder: Recorder
+    shrink_seconds: float = SHRINK_SECONDS
     judged: int = 0
     declined: int = 0
     worst: float = 0.0
@@ -61,7 +63,7 @@ class Campaign:
         known = self._faults.get(repr(case))
         if known is not None:
             return known
-        if self._first_fault and time.perf_counter() - self._first_fault > SHRINK_SECONDS:
+        if self._first_fault and time.perf_counter() - self._first_fault > self.shrink_seconds:
             return Verdict("pass")
         return self.judge.judge(self.op, self.kernel, case)
 

@@ -1,7 +1,9 @@
 from hypothesis import given
 
 from conformance import strategies
-from yaie.ops import append_kv as OP
+from yaie import ops
+
+OP = ops.append_kv
 
 
 @given(case=strategies.append_kv())

@@ -1,7 +1,9 @@
 from hypothesis import given
 
 from conformance import strategies
-from yaie.ops import copy_blocks as OP
+from yaie import ops
+
+OP = ops.copy_blocks
 
 
 @given(case=strategies.copy_blocks())

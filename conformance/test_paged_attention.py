@@ -1,7 +1,9 @@
 from hypothesis import given
 
 from conformance import strategies
-from yaie.ops import paged_attention as OP
+from yaie import ops
+
+OP = ops.paged_attention
 
 
 @given(case=strategies.paged_attention())

@@ -144,7 +144,8 @@ class Arena:
     def bytes(self, poison: int) -> Bytes:
         """A copy of the arena whose holes hold the byte ``poison``."""
         data, holes = self._data[: self.top], self._holes[: self.top]
-        return data ^ (holes & np.uint8(poison ^ POISONS[0]))
+        filled: Bytes = data ^ (holes & np.uint8(poison ^ POISONS[0]))
+        return filled
 
 
 class Regions:

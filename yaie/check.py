@@ -1,8 +1,9 @@
 """One (kernel, case) to one Verdict. Conformance and benchmarks both go through here.
 
-A case is laid out in guarded memory and run twice in the worker: the second time at other addresses,
-with another poison in every byte that must not matter, and under another schedule of the executor.
-Meanwhile the reference is computed in this process, on memory that the kernel never sees. Then
+A case is laid out in guarded memory and run twice in the worker: the second time at other
+addresses, with another poison in every byte that must not matter, and under another schedule of the
+executor. Meanwhile the reference is computed in this process, on memory that the kernel never sees.
+Then
 
 - every byte of the arguments must be what the reference left there (so nothing else was written),
 - every guard zone of what the kernel allocated must be intact,
@@ -29,7 +30,8 @@ from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
 
 TIMEOUT_S = 30.0
-"""Seconds after which a job counts as hanging. Cases are small: an honest one takes milliseconds."""
+"""Seconds after which a job counts as hanging. Cases are small: an honest one takes
+milliseconds."""
 
 
 def find_kernel(op: Op, name: str) -> Kernel:
@@ -88,6 +90,11 @@ class Judge:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def worker_pid(self) -> int:
+        """The process id of the present worker (0: none was needed yet)."""
+        return self._worker.pid
 
     def judge(self, op: Op, kernel: Kernel, case: Any) -> Verdict:
         """What the kernel does on the case. Never raises for a fault of the kernel."""
@@ -217,7 +224,8 @@ class Judge:
     def _check_runs(
         self, job: Job, kernel: Kernel, results: Sequence[Sequence[Tensor]], before: Sequence[Bytes]
     ) -> None:
-        """The two runs must agree bit for bit; if they do not, find out what made the difference."""
+        """The two runs must agree bit for bit; if they do not, find out what made the
+        difference."""
         if not kernel.deterministic or _same_bits(results[0], results[1]):
             return
         first, second = job.runs

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="judge kernels on a few small cases and on every bad input (seconds)",
-        description="Judge kernels on the small cases of each op's page, in every dtype, and on every "
+        description="Judge kernels on small cases of each op's page, in every dtype, and on every "
         "bad input. For the whole suite: nox -s conformance.",
     )
     check.add_argument("--op", default="*", metavar="GLOB", help="ops to check (default: all)")

@@ -22,8 +22,8 @@ LAMBDA = 4.0
 RHO = 1.25
 """Allowance for a row's root mean square error against its model (measured: 1.18)."""
 RHO_ROW = 64
-"""Shortest row that RHO was calibrated on. A mean over fewer elements scatters more, so the allowance
-grows by the factor that keeps the chance of a false alarm (docs/decisions/0002)."""
+"""Shortest row that RHO was calibrated on. A mean over fewer elements scatters more, so the
+allowance grows by the factor that keeps the chance of a false alarm (docs/decisions/0002)."""
 LSE_C = 16.0
 """Allowance for the log-sum-exp, in units of 2^-24 (1 + S + |lse|) (measured: 9.6)."""
 SCORE_C = 2.0
@@ -66,6 +66,10 @@ class Contract:
     def accumulation(self, n: Tensor) -> Tensor:
         """Relative error of a sum of ``n`` terms (g of the model)."""
         return n * (U32 / 6) if self.accumulator == "tensor_core" else 4 * U32 * n.sqrt()
+
+
+FLOAT32_THROUGHOUT = Contract()
+"""The strictest contract: float32 throughout, one rounding to the dtype at the end."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +153,9 @@ class Budget:
     """Within the sum of ``terms`` at every element; infinities must stand where they should.
 
     ``expected`` is float64 and never rounded. ``terms`` maps the name of a source of error to what
-    it may contribute, per element. ``model``, if given, is the expected size of the error per
-    element, for the second gate: a row's (last axis) RMS error is at most ``rho`` times its model's.
-    A comparison with NaN is false, so NaN never passes.
+    it may contribute, per element (shaped like ``expected``). ``model``, if given, is the expected
+    size of the error per element, for the second gate: a row's (last axis) RMS error is at most
+    ``rho`` times its model's. A comparison with NaN is false, so NaN never passes.
     """
 
     expected: Tensor
@@ -159,37 +163,32 @@ class Budget:
     model: Tensor | None = None
 
     def judge(self, output: str, actual: Tensor) -> Judgement:
-        """Check the maps of special values, then the elements, then the rows."""
-        value = actual.to(torch.float64)
-        finite = self.expected.isfinite()
-        special_ok = (value == self.expected) | finite
-        if not bool(special_ok.all()):
-            return self._special(output, value, special_ok)
-        if not bool(finite.any()):
+        """Check every element, infinities by position, then the rows."""
+        if not actual.numel():
             return Judgement()
-        allowed = sum(self.terms.values(), torch.zeros_like(self.expected))
+        value = actual.to(torch.float64)
         error = (value - self.expected).abs()
-        within = (error <= allowed) | ~finite
-        receipt = self._receipt(output, value, error, allowed, finite)
-        if not bool(within.all()):
-            return Judgement("budget", str(receipt), receipt)
-        return self._judge_rows(output, error, receipt)
-
-    def _special(self, output: str, value: Tensor, ok: Tensor) -> Judgement:
-        index = tuple(int(i) for i in (~ok).nonzero()[0])
-        where = ", ".join(map(str, index))
-        was, should = value[index].item(), self.expected[index].item()
-        return Judgement("special values", f"{output}[{where}] is {was}, should be {should}")
+        allowed = torch.stack(list(self.terms.values())).sum(0)
+        equal = value == self.expected  # infinities too, of which the difference is NaN
+        within = (error <= allowed) | equal
+        receipt = self._receipt(output, value, error, allowed, equal)
+        if bool(within.all()):
+            return self._judge_rows(output, error, receipt)
+        wrong_special = ~(equal | self.expected.isfinite())
+        if bool(wrong_special.any()):
+            index = _unravel(int(wrong_special.to(torch.int8).argmax()), value)
+            where = ", ".join(map(str, index))
+            was, should = float(value[index]), float(self.expected[index])
+            return Judgement("special values", f"{output}[{where}] is {was}, should be {should}")
+        return Judgement("budget", str(receipt), receipt)
 
     def _receipt(
-        self, output: str, value: Tensor, error: Tensor, allowed: Tensor, finite: Tensor
+        self, output: str, value: Tensor, error: Tensor, allowed: Tensor, equal: Tensor
     ) -> Receipt:
-        # 0/0 is a perfect element without allowance: nothing used. NaN error is the worst of all.
-        used = torch.where(error == 0, 0.0, error / allowed)
-        used = torch.where(finite, used.nan_to_num(nan=torch.inf), 0.0)
-        flat = int(used.argmax())
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), used.shape))
-        shares = {name: float(t.expand_as(used)[index]) for name, t in self.terms.items()}
+        # NaN is the worst error of all; an element that is exact uses nothing, allowance or not.
+        used = (error / allowed).nan_to_num(nan=torch.inf).masked_fill(equal, 0.0)
+        index = _unravel(int(used.argmax()), used)
+        shares = {name: float(term[index]) for name, term in self.terms.items()}
         return Receipt(
             output=output,
             used=float(used[index]),
@@ -209,7 +208,7 @@ class Budget:
         if bool(within.all()):
             return Judgement(receipt=receipt)
         ratio = torch.where(within, 0.0, rms / limit)
-        index = tuple(int(i) for i in torch.unravel_index(ratio.argmax(), ratio.shape))
+        index = _unravel(int(ratio.argmax()), ratio)
         where = ", ".join(map(str, index))
         reason = (
             f"{output}[{where}, :] has RMS error {float(rms[index]):.3g}, the model allows "
@@ -217,3 +216,12 @@ class Budget:
             "in a row whose elements each pass"
         )
         return Judgement("row budget", reason, receipt)
+
+
+def _unravel(flat: int, tensor: Tensor) -> tuple[int, ...]:
+    """The index of element number ``flat``."""
+    index = []
+    for size in reversed(tensor.shape):
+        flat, i = divmod(flat, size)
+        index.append(i)
+    return tuple(reversed(index))

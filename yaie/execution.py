@@ -32,7 +32,7 @@ class Run:
 
     region: int
     poison: int
-    schedule: kernels.Schedule = kernels.Schedule()
+    schedule: kernels.Schedule = kernels.IN_ORDER
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from yaie import dispatch
-from yaie.compare import Comparison, Contract
+from yaie.compare import FLOAT32_THROUGHOUT, Comparison, Contract
 from yaie.refusal import Refusal, from_signature
 from yaie.signature import Door, Param, Signature
 
@@ -48,10 +48,10 @@ def case(cls: C) -> C:
         page = type(self).__module__.rpartition(".")[2]
         return f"{page}.Case({', '.join(shown)})"
 
-    made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
-    made.__repr__ = __repr__  # type: ignore[assignment]
-    made._repr_pretty_ = print_as_repr  # type: ignore[attr-defined]
-    return made
+    cls.__repr__ = __repr__  # type: ignore[assignment]
+    cls._repr_pretty_ = print_as_repr  # type: ignore[attr-defined]
+    dataclass(frozen=True, kw_only=True, repr=False)(cls)  # changes the class in place
+    return cls
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Kernel:
     name: str
     run: Callable[..., Any]
     device: str = "any"
-    contract: Contract = Contract()
+    contract: Contract = FLOAT32_THROUGHOUT
     deterministic: bool = True
     batch_invariant: bool = False
     preference: int = 0

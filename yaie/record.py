@@ -1,8 +1,8 @@
 """Records: one JSON line for each thing that was found out, in files that survive an interruption.
 
-A run writes ``<folder>/<run id>/<process>.jsonl``. The first line of a file says what ran where; each
-further line is a verdict (or a mutant's fate) and is flushed at once. Reports read these files and
-nothing else.
+A run writes ``<folder>/<run id>/<process>.jsonl``. The first line of a file says what ran where;
+each further line is a verdict (or a mutant's fate) and is flushed at once. Reports read these files
+and nothing else.
 """
 
 from __future__ import annotations

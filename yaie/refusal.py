@@ -6,6 +6,7 @@ a page adds those that only it can know.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +60,7 @@ def from_signature(signature: Signature) -> Iterator[Refusal]:
                 yield _axis(param, position, axis)
             seen.add(letter)
     mutated = [p for p in signature.params if p.mutated and not p.many]
-    for first, second in zip(mutated, mutated[1:], strict=False):
+    for first, second in itertools.pairwise(mutated):
         if len(first.axes) == len(second.axes):
             yield _aliased(first.name, second.name)
 

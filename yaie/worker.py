@@ -53,7 +53,7 @@ class Worker:
             env={**os.environ, **(environment or {})},
         )
         theirs.close()
-        self._pid = 0
+        self.pid = 0
         self._mark = 0
         self._jobs: Connection | None = None
 
@@ -99,18 +99,18 @@ class Worker:
             text = self._stderr.read()[-4000:].decode(errors="replace")
             raise RuntimeError(f"the kernel worker could not start:\n{text}")
         theirs.close()
-        self._pid = int.from_bytes(pid, "little")
+        self.pid = int.from_bytes(pid, "little")
         self._jobs = Connection(ours.detach())
 
     def _bury(self, kill: bool) -> str:
         """Forget the worker; say how it ended."""
         if kill:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
         if self._jobs is not None:
             self._jobs.close()
         self._jobs = None
-        self._control.sendall(b"W" + self._pid.to_bytes(8, "little"))
+        self._control.sendall(b"W" + self.pid.to_bytes(8, "little"))
         status = int.from_bytes(self._control.recv(8), "little")
         if os.WIFSIGNALED(status):
             return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
@@ -187,11 +187,11 @@ def main() -> None:
     """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
     import torch
 
-    import yaie.execution
+    from yaie import execution, kernels
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
-    yaie.execution.kernels.load()
+    kernels.load()
+    del execution  # imported here so that every fork has it
     _zygote(control, Regions(int(sys.argv[2])))
-

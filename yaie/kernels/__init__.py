@@ -32,6 +32,10 @@ class Schedule:
         return f"{self.policy}{seed}"
 
 
+IN_ORDER = Schedule()
+"""Threads and blocks one after the other, in ascending order."""
+
+
 @contextmanager
 def scheduled(schedule: Schedule) -> Iterator[None]:
     """Run the SIMT executor under a schedule inside the block."""
@@ -53,4 +57,4 @@ def load() -> None:
             importlib.import_module(name.strip())
 
 
-__all__ = ["Schedule", "entries", "load", "native", "scheduled"]
+__all__ = ["IN_ORDER", "Schedule", "entries", "load", "native", "scheduled"]

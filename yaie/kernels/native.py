@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from yaie import ops
-from yaie.compare import Contract
+from yaie.compare import FLOAT32_THROUGHOUT, Contract
 from yaie.op import Call, Kernel, supports_all
 
 FACES = {"simt": "cpu", "cuda": "cuda"}
@@ -94,7 +94,7 @@ class Variant:
     name: str
     run: Callable[[Face], Callable[..., Any]]
     supports: Callable[[Call], str | None] = supports_all
-    contract: Contract = Contract()
+    contract: Contract = FLOAT32_THROUGHOUT
     batch_invariant: bool = True
     preference: int = 0
 
@@ -227,8 +227,8 @@ VARIANTS = (
         preference=10,
     ),
 )
-"""Every kernel of csrc, once. ``preference`` orders the kernels of a GPU; the executor's kernels run
-only when they are asked for."""
+"""Every kernel of csrc, once. ``preference`` orders the kernels of a GPU; the executor's kernels
+run only when they are asked for."""
 
 
 def register() -> None:

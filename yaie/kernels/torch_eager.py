@@ -1,7 +1,7 @@
 """A second opinion on every op: plain vectorised PyTorch, on any device, in the tensors' dtype.
 
-Written apart from the references: it shares no mask, index or loop with them, and it passes the same
-conformance as any other kernel.
+Written apart from the references: it shares no mask, index or loop with them, and it passes the
+same conformance as any other kernel.
 """
 
 from __future__ import annotations

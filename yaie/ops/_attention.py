@@ -2,14 +2,15 @@
 
 Query i of a sequence stands at position ``pos = kv_len - q_len + i`` (bottom-right: the last query
 sees the last key). It keeps key j iff ``0 <= j < kv_len``, and ``j <= pos`` when causal, and
-``pos - left <= j`` when left >= 0, and ``j <= pos + right`` when right >= 0. With q_len=2, kv_len=5::
+``pos - left <= j`` when left >= 0, and ``j <= pos + right`` when right >= 0. With q_len=2,
+kv_len=5::
 
     causal            window (1, -1), causal
     1 1 1 1 0         0 0 1 1 0
     1 1 1 1 1         0 0 0 1 1
 
-Score: ``s = scale * q.k``, then ``s = softcap * tanh(s / softcap)`` if softcap > 0, then masked keys
-are excluded, then ``p = softmax(s)``. Query head h reads KV head h // G.
+Score: ``s = scale * q.k``, then ``s = softcap * tanh(s / softcap)`` if softcap > 0, then masked
+keys are excluded, then ``p = softmax(s)``. Query head h reads KV head h // G.
 A row that keeps no key has out = 0 and lse = -inf. lse is the natural logarithm of sum(exp(s)).
 """
 
@@ -32,7 +33,8 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Oracle:
-    """The float64 answer, and the moments of it that the error budget needs. [T,Hq,Dv] or [T,Hq]."""
+    """The float64 answer, and the moments of it that the error budget needs. [T,Hq,Dv] or
+    [T,Hq]."""
 
     out: Tensor
     """sum p v"""
@@ -60,6 +62,14 @@ class Oracle:
         """The oracle of a packed batch, from those of its sequences."""
         return Oracle(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Oracle)))
 
+    @staticmethod
+    def empty(q: Tensor, v: Tensor) -> Oracle:
+        """The oracle of a batch without sequences, and so without queries."""
+        rows = q.new_zeros(0, q.shape[1], dtype=torch.float64)
+        columns = q.new_zeros(0, q.shape[1], v.shape[-1], dtype=torch.float64)
+        wide = ("out", "p2v2", "p2dv2", "pv", "v2")
+        return Oracle(*(columns if f.name in wide else rows for f in fields(Oracle)))
+
 
 def keep_mask(
     q_len: int, kv_len: int, causal: bool, window: Window, device: torch.device
@@ -84,49 +94,52 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     Keys that no query keeps are not read: they may hold anything.
     """
     needed = keep.any(0)
-    keep = keep[:, needed]
+    if not needed.all():
+        keep, k, v = keep[:, needed], k[needed], v[needed]
     group = q.shape[1] // k.shape[1]
     q = q.double().transpose(0, 1)  # [Hq,Lq,D]
-    k = k[needed].double().transpose(0, 1).repeat_interleave(group, 0)  # [Hq,N,D]
-    v = v[needed].double().transpose(0, 1).repeat_interleave(group, 0)  # [Hq,N,Dv]
+    k = _per_query_head(k, group)  # [Hq,N,D]
+    v = _per_query_head(v, group)  # [Hq,N,Dv]
 
     s = scale * (q @ k.mT)  # [Hq,Lq,N]
     if softcap > 0:
         s = softcap * torch.tanh(s / softcap)
     s = s.masked_fill(~keep, -math.inf)
     lse = torch.logsumexp(s, -1)  # [Hq,Lq]; -inf where nothing is kept
-    p = torch.where(keep, (s - lse[..., None]).exp(), 0.0)
+    p = (s - lse[..., None]).exp().masked_fill(~keep, 0.0)
     out = p @ v  # [Hq,Lq,Dv]
 
-    p2, weight = p.square(), keep.double()
-    score_sum = _row_max(abs(scale) * (q.abs() @ k.abs().mT), keep)
-    norms = q.norm(dim=-1) * _row_max(k.norm(dim=-1)[:, None, :], keep)
+    p2, v2, weight = p.square(), v.square(), keep.double()
+    p2v2 = p2 @ v2
+    # sum p^2 (v - out)^2, multiplied out so that no [Hq,Lq,N,Dv] tensor is built
+    p2dv2 = p2v2 - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
+    largest_key = _row_max(k.norm(dim=-1)[:, None, :], keep)
+    unit = SCORE_C * math.sqrt(q.shape[-1]) * U32 * abs(scale)
     moments = Oracle(
         out=out,
         lse=lse,
         kept=weight.sum(-1).expand(q.shape[0], -1),
-        p2v2=p2 @ v.square(),
-        p2dv2=_spread(p2, v, out),
+        p2v2=p2v2,
+        p2dv2=p2dv2.clamp_min(0.0),
         pv=p @ v.abs(),
-        v2=weight @ v.square(),
+        v2=weight @ v2,
         pmax=_row_max(p, keep),
-        score_sum=score_sum,
-        score_error=SCORE_C * math.sqrt(q.shape[-1]) * U32 * abs(scale) * norms
-        + 2.0**-22 * (1 + softcap),
+        score_sum=_row_max(abs(scale) * (q.abs() @ k.abs().mT), keep),
+        score_error=unit * q.norm(dim=-1) * largest_key + 2.0**-22 * (1 + softcap),
     )
     return Oracle(*(getattr(moments, f.name).transpose(0, 1) for f in fields(Oracle)))
 
 
+def _per_query_head(x: Tensor, group: int) -> Tensor:
+    """[N,Hk,D] to float64 [Hq,N,D]: each KV head once for every query head of its group."""
+    x = x.double().transpose(0, 1)
+    return x.repeat_interleave(group, 0) if group > 1 else x
+
+
 def _row_max(x: Tensor, keep: Tensor) -> Tensor:
     """Largest x over the kept keys of each row, 0 where none is kept; x >= 0."""
-    masked = torch.where(keep, x, 0.0)
+    masked = x.masked_fill(~keep, 0.0)
     return masked.amax(-1) if masked.shape[-1] else masked.sum(-1)
-
-
-def _spread(p2: Tensor, v: Tensor, out: Tensor) -> Tensor:
-    """sum p^2 (v - out)^2, multiplied out so that no [.., N, Dv] tensor is built."""
-    square = p2 @ v.square() - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
-    return square.clamp_min(0.0)
 
 
 def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparison]:
@@ -173,7 +186,7 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
             "scores": U32 * LSE_C * (1 + oracle.score_sum) + cap,
             "lse rounding": U32 * LSE_C * oracle.lse.abs(),
             "accumulation": U32 * oracle.kept / 8,
-            "row sum of rounded P": torch.full_like(oracle.kept, rounded_sum),
+            "row sum of rounded P": torch.full_like(oracle.lse, rounded_sum),
         },
     )
     return {"out": out, "lse": lse}

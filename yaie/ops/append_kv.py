@@ -1,8 +1,8 @@
 """append_kv: store the keys and values of new tokens in their cache slots.
 
-``k_cache[slots[t]] = k[t]`` and ``v_cache[slots[t]] = v[t]`` for every t with ``slots[t] >= 0``, where
-slot = page * S + offset addresses the cache as ``[P*S, Hk, D]``. A negative slot skips its token.
-The copy is one of bits: NaN payloads and the sign of zero survive.
+``k_cache[slots[t]] = k[t]`` and ``v_cache[slots[t]] = v[t]`` for every t with ``slots[t] >= 0``,
+where slot = page * S + offset addresses the cache as ``[P*S, Hk, D]``. A negative slot skips its
+token. The copy is one of bits: NaN payloads and the sign of zero survive.
 
 =========  ================  =====================================================================
 k          float[T,Hk,D]     keys of the new tokens; strides of T and Hk are free
@@ -15,8 +15,9 @@ slots      int32[T]          distinct where not negative, below P*S
 Every other slot keeps its bits. T = 0 and all-skipped are legal and change nothing.
 Errors: shapes, strides, devices: ValueError; dtypes: TypeError. In checked mode a slot >= P*S and a
 repeated non-negative slot: ValueError (peers race silently).
-Source: vLLM reshape_and_cache_flash (slot_mapping, -1 skips); FlashInfer append_paged_kv_cache takes
-(batch_indices, positions) instead, SGLang set_kv_buffer and mini-sglang store_cache take slots.
+Source: vLLM reshape_and_cache_flash (slot_mapping, -1 skips); FlashInfer append_paged_kv_cache
+takes (batch_indices, positions) instead, SGLang set_kv_buffer and mini-sglang store_cache take
+slots.
 """
 
 from __future__ import annotations

@@ -32,8 +32,10 @@ return a base-2 lse, convert it), vLLM block tables.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -95,38 +97,34 @@ class Case:
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The cache is poison except for the keys that some query keeps."""
-    dtype = getattr(torch, case.dtype)
-    edges = (case.S - 1, case.S, 15, 16, 31, 32, 63, 64, 127, 128)
-    batch = Sequences(
-        fill, case.q_lens, case.kv_lens, (case.Hk * case.G, case.Hk), (case.D, case.Dv), edges
-    )
+    dtype, S = getattr(torch, case.dtype), case.S
+    edges = (S - 1, S, 15, 16, 31, 32, 63, 64, 127, 128)
+    heads, dims = (case.Hk * case.G, case.Hk), (case.D, case.Dv)
+    batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges)
     FAMILIES[case.family](batch)
-    rows, page_count = _rows(case, fill)
+
+    rows, P = _rows(case, fill)
     table = fill.slab((len(rows), max(case.pages, default=0) + case.tail), torch.int32)
-    slots, tokens = [], []
-    start = 0
+    slots, tokens = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     for b, row in enumerate(rows):
         table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
         kept = torch.arange(case.first_kept(b), case.kv_lens[b])
-        slots.append(torch.tensor(row, dtype=torch.int64)[kept // case.S] * case.S + kept % case.S)
-        tokens.append(start + kept)
-        start += case.kv_lens[b]
-    at = torch.cat(slots) if slots else torch.empty(0, dtype=torch.int64)
-    token = torch.cat(tokens) if tokens else at
+        slots.append(torch.tensor(row, dtype=torch.int64)[kept // S] * S + kept % S)
+        tokens.append(sum(case.kv_lens[:b]) + kept)
     caches = []
     for values in (batch.k, batch.v):
-        cache = fill.slab((page_count * case.S, *values.shape[1:]), dtype)
-        cache.write(values[token], at)
-        caches.append(cache.tensor.view(page_count, case.S, *values.shape[1:]))
-    options = {"causal": case.causal, "window": case.window, "softcap": case.softcap}
-    return {
+        cache = fill.slab((P * S, *values.shape[1:]), dtype)
+        cache.write(values[torch.cat(tokens)], torch.cat(slots))
+        caches.append(cache.tensor.view(P, S, *values.shape[1:]))
+    args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
         "k_cache": caches[0],
         "v_cache": caches[1],
         "block_table": table.tensor,
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
-    }, {**options, "scale": case.scale}
+    }
+    return args, {name: getattr(case, name) for name in ("causal", "scale", "window", "softcap")}
 
 
 def _rows(case: Case, fill: Fill) -> tuple[list[list[int]], int]:
@@ -135,10 +133,8 @@ def _rows(case: Case, fill: Fill) -> tuple[list[list[int]], int]:
     order = fill.permutation(total).tolist()
     if case.table == "reversed":
         order = list(range(total - 1, -1, -1))
-    rows = []
-    for n in case.pages:
-        rows.append(order[:n])
-        order = order[n:]
+    ends = list(itertools.accumulate(case.pages))
+    rows = [order[end - n : end] for n, end in zip(case.pages, ends, strict=True)]
     if case.table == "shared" and rows and rows[0]:
         rows = [[rows[0][0], *row[1:]] if row else row for row in rows]
     return rows, total
@@ -166,10 +162,7 @@ def reference(
         rows = q[ends[b] : ends[b + 1]]
         keep = keep_mask(len(rows), kv_len, causal, window, q.device)
         parts.append(attend(rows, k, v, keep, scale, softcap))
-    if not parts:
-        nothing = torch.ones(0, 0, dtype=torch.bool, device=q.device)
-        parts.append(attend(q, k_cache[:0, 0], v_cache[:0, 0], nothing, scale, softcap))
-    return Oracle.concat(parts)
+    return Oracle.concat(parts) if parts else Oracle.empty(q, v_cache)
 
 
 def cost(case: Case) -> Cost:
@@ -189,26 +182,24 @@ def cost(case: Case) -> Cost:
     return Cost(bytes=moved, flops=2 * width * Hq * pairs)
 
 
-_LLAMA3_8B = {"S": 16, "Hk": 8, "G": 4, "D": 128, "Dv": 128, "dtype": "bfloat16"}
+_LLAMA3_8B = Case(S=16, Hk=8, G=4, D=128, Dv=128, dtype="bfloat16")
+_GEMMA2_9B = replace(_LLAMA3_8B, G=2, D=256, Dv=256, softcap=50.0, scale=1 / 16)
+
+
+def _decode(model: Case, batch: int, context: int) -> Case:
+    return replace(model, q_lens=(1,) * batch, kv_lens=(context,) * batch)
+
+
 WORKLOADS = {
-    "llama3-8b decode, batch 1, context 4k": Case(q_lens=(1,), kv_lens=(4096,), **_LLAMA3_8B),
-    "llama3-8b decode, batch 32, context 1k": Case(
-        q_lens=(1,) * 32, kv_lens=(1024,) * 32, **_LLAMA3_8B
+    "llama3-8b decode, batch 1, context 4k": _decode(_LLAMA3_8B, 1, 4096),
+    "llama3-8b decode, batch 32, context 1k": _decode(_LLAMA3_8B, 32, 1024),
+    "llama3-8b decode, batch 128, context 1k": _decode(_LLAMA3_8B, 128, 1024),
+    "llama3-8b chunk of 512 after 1536": replace(_LLAMA3_8B, q_lens=(512,), kv_lens=(2048,)),
+    "mistral-7b decode, batch 8, context 8k": replace(
+        _decode(_LLAMA3_8B, 8, 8192), window=(4095, 0)
     ),
-    "llama3-8b decode, batch 128, context 1k": Case(
-        q_lens=(1,) * 128, kv_lens=(1024,) * 128, **_LLAMA3_8B
-    ),
-    "llama3-8b chunked prefill, 512 after 1536": Case(
-        q_lens=(512,), kv_lens=(2048,), **_LLAMA3_8B
-    ),
-    "mistral-7b decode, window 4095, context 8k": Case(
-        q_lens=(1,) * 8, kv_lens=(8192,) * 8, window=(4095, 0), **_LLAMA3_8B
-    ),
-    "gemma2-9b decode, softcap 50": Case(
-        q_lens=(1,) * 8, kv_lens=(2048,) * 8, S=16, Hk=8, G=2, D=256, Dv=256,
-        dtype="bfloat16", softcap=50.0, scale=1 / 16,
-    ),
-}  # fmt: skip
+    "gemma2-9b decode, batch 8, context 2k": _decode(_GEMMA2_9B, 8, 2048),
+}
 
 EDGES: dict[str, Callable[[Case], bool]] = {
     **MASK_EDGES,
@@ -231,7 +222,7 @@ def contents(call: Call) -> None:
     if indptr[0] != 0 or indptr[-1] != call.axes["T"]:
         ends = f"{indptr[0]}..{indptr[-1]}"
         raise ValueError(f"paged_attention: q_indptr: is {ends}, must be 0..T = {call.axes['T']}")
-    if any(a > b for a, b in zip(indptr, indptr[1:], strict=False)):
+    if any(a > b for a, b in itertools.pairwise(indptr)):
         raise ValueError("paged_attention: q_indptr: decreases")
     rows = call.args["block_table"].tolist()
     for b, kv_len in enumerate(kv_lens):

@@ -136,7 +136,7 @@ TEST(shuffles_from_nowhere) {
                     line(kInactiveSource + 2), "outside the mask", "0x0000ffff");
         CHECK_FAULT("shuffle from inactive lane", RUN(missing_source, 1, 20, 0, out.data()),
                     line(kMissingSource + 2), "which the block does not have");
-        CHECK_FAULT("bad width", RUN(bad_width, 1, 32, 0, out.data()), line(kBadWidth + 2));
+        CHECK_FAULT("bad width", RUN(bad_width, 1, 32, 0, out.data()), line(kBadWidth + 1));
     });
 }
 

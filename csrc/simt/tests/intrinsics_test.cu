@@ -5,7 +5,7 @@ namespace {
 
 struct Bits {
     int popc, popcll, clz, clzll, ffs, ffsll;
-    unsigned brev, perm, perm_sign, funnel_l, funnel_r, umulhi, as_uint, max_mixed;
+    unsigned brev, perm, perm_high, funnel_l, funnel_r, umulhi, as_uint, max_mixed;
     unsigned long long brevll, umul64hi;
     int mulhi, rn, rz, ru, rd, saturated, of_nan, as_int, min_int;
     unsigned to_unsigned;
@@ -22,7 +22,7 @@ __global__ void bits(Bits* out, unsigned x, unsigned long long y, float f, float
     b.brev = __brev(x);
     b.brevll = __brevll(y);
     b.perm = __byte_perm(0x33221100u, 0x77665544u, 0x7140u);
-    b.perm_sign = __byte_perm(0x80u, 0x7f000000u, 0x00f8u);
+    b.perm_high = __byte_perm(0x80u, 0x7f000000u, 0x00f8u);
     b.funnel_l = __funnelshift_l(0x80000001u, x, 36);
     b.funnel_r = __funnelshift_r(0x80000001u, x, 4);
     b.umulhi = __umulhi(x, 0xfffffff0u);
@@ -55,7 +55,7 @@ TEST(bits_and_conversions) {
     CHECK_EQUAL(0x00330f00u, b.brev);
     CHECK_EQUAL(0x008000002c480000ull, b.brevll);
     CHECK_EQUAL(0x77114400u, b.perm);
-    CHECK_EQUAL(0x808000ffu, b.perm_sign);
+    CHECK_EQUAL(0x80807f80u, b.perm_high);  // bit 3 of a selector is ignored
     CHECK_EQUAL(0x0f0cc008u, b.funnel_l);
     CHECK_EQUAL(0x08000000u, b.funnel_r);
     CHECK_EQUAL(0x00f0cbffu, b.umulhi);

@@ -101,15 +101,13 @@ inline unsigned long long __brevll(unsigned long long x) {
     return ((unsigned long long)__brev(unsigned(x)) << 32) | __brev(unsigned(x >> 32));
 }
 
-// Byte i of the result is byte (selector >> 4i) & 7 of b:a; selector bit 3 spreads its sign.
+// Byte i of the result is byte (selector >> 4i) & 7 of b:a.
 inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
     const uint64_t bytes = (uint64_t(b) << 32) | a;
     unsigned result = 0;
     for (int i = 0; i < 4; ++i) {
-        const unsigned nibble = (selector >> (4 * i)) & 0xf;
-        unsigned byte = unsigned(bytes >> (8 * (nibble & 7))) & 0xff;
-        if (nibble & 8) byte = (byte & 0x80) ? 0xff : 0;
-        result |= byte << (8 * i);
+        const unsigned index = (selector >> (4 * i)) & 7;
+        result |= (unsigned(bytes >> (8 * index)) & 0xff) << (8 * i);
     }
     return result;
 }

@@ -1,4 +1,5 @@
 // What the headers ask of the executor (csrc/simt/src). Kernels never call these by name.
+// Included by vocabulary.h, after the types that it uses.
 #pragma once
 
 #include <cstddef>

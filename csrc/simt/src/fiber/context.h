@@ -20,6 +20,7 @@
 #endif
 #if defined(SIMT_ASAN)
 #include <pthread.h>
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 

@@ -5,13 +5,13 @@
 #include <memory>
 #include <vector>
 
-#include "context.h"
-#include "random.h"
-#include "shared_arena.h"
+#include "block/random.h"
+#include "block/shared_arena.h"
+#include "fiber/context.h"
+#include "fiber/stack_slab.h"
 #include "simt/error.h"
 #include "simt/schedule.h"
 #include "simt/vocabulary.h"
-#include "stack_slab.h"
 
 namespace simt {
 namespace detail {

@@ -1,4 +1,4 @@
-#include "block_runner.h"
+#include "block/block_runner.h"
 
 #include <exception>
 

@@ -1,6 +1,6 @@
 // __syncthreads and its reductions.
-#include "block_runner.h"
-#include "site.h"
+#include "block/block_runner.h"
+#include "block/site.h"
 
 namespace simt {
 namespace detail {

@@ -1,6 +1,6 @@
 // Warp collectives: lanes gather, the last to arrive computes for all. One switch per lane.
-#include "block_runner.h"
-#include "site.h"
+#include "block/block_runner.h"
+#include "block/site.h"
 
 namespace simt {
 namespace detail {

@@ -1,7 +1,7 @@
 // A thread asks where its shared arrays are.
 #include <string>
 
-#include "block_runner.h"
+#include "block/block_runner.h"
 
 namespace simt {
 namespace detail {

@@ -5,8 +5,8 @@
 #include <optional>
 #include <thread>
 
-#include "process.h"
-#include "site.h"
+#include "block/site.h"
+#include "launch/process.h"
 
 namespace simt {
 namespace detail {

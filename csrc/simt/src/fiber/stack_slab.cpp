@@ -1,11 +1,11 @@
-#include "stack_slab.h"
+#include "fiber/stack_slab.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <new>
 
-#include "context.h"
+#include "fiber/context.h"
 
 namespace simt {
 namespace detail {

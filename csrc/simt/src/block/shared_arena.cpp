@@ -1,4 +1,4 @@
-#include "shared_arena.h"
+#include "block/shared_arena.h"
 
 #include <sys/mman.h>
 
@@ -25,15 +25,15 @@ char* align_up(char* p, std::size_t alignment) {
 // array ends, at any byte, so the place in the pattern goes by the address.
 struct RedzonePattern {
     static constexpr std::size_t kChunk = 512;
-    unsigned char bytes[kChunk + 1];
+    unsigned char bytes[kChunk + 1] = {};
 
-    RedzonePattern() {
+    constexpr RedzonePattern() {
         for (std::size_t i = 0; i <= kChunk; ++i)
             bytes[i] = i & 1 ? kRedzoneWord >> 8 : kRedzoneWord & 0xff;
     }
     const unsigned char* at(const char* address) const { return bytes + (uintptr_t(address) & 1); }
 };
-const RedzonePattern kPattern;
+constexpr RedzonePattern kPattern;
 
 void fill_redzone(char* begin, char* end) {
     for (char* p = begin; p < end; p += RedzonePattern::kChunk)

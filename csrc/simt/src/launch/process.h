@@ -5,9 +5,9 @@
 #include <mutex>
 #include <vector>
 
-#include "block_runner.h"
+#include "block/block_runner.h"
+#include "launch/thread_pool.h"
 #include "simt/schedule.h"
-#include "thread_pool.h"
 
 namespace simt {
 namespace detail {

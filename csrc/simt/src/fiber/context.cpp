@@ -1,4 +1,4 @@
-#include "context.h"
+#include "fiber/context.h"
 
 #include <cstdint>
 
@@ -102,6 +102,16 @@ extern "C" __attribute__((visibility("hidden"))) void simt_start_stack();
 
 namespace simt {
 namespace detail {
+namespace {
+
+// What ran on the stack before may have left without returning.
+void forget_frames([[maybe_unused]] char* stack, [[maybe_unused]] std::size_t bytes) {
+#if defined(SIMT_ASAN)
+    ASAN_UNPOISON_MEMORY_REGION(stack, bytes);
+#endif
+}
+
+}  // namespace
 
 #if defined(SIMT_USE_UCONTEXT)
 
@@ -118,6 +128,7 @@ void start_from_halves(unsigned entry_high, unsigned entry_low, unsigned argumen
 }  // namespace
 
 void Context::prepare(char* stack, std::size_t bytes, Entry entry, void* argument) {
+    forget_frames(stack, bytes);
     getcontext(&registers_);
     registers_.uc_stack.ss_sp = stack;
     registers_.uc_stack.ss_size = bytes;
@@ -131,6 +142,7 @@ void Context::prepare(char* stack, std::size_t bytes, Entry entry, void* argumen
 // Builds the frame that simt_switch_stack pops: its `ret` enters simt_start_stack, which finds the
 // entry and its argument in callee-saved registers.
 void Context::prepare(char* stack, std::size_t bytes, void (*entry)(void*), void* argument) {
+    forget_frames(stack, bytes);
     void** top = reinterpret_cast<void**>(uintptr_t(stack + bytes) & ~uintptr_t(15));
 #if defined(__x86_64__)
     constexpr int kFrame = 7, kEntry = 3, kArgument = 4, kReturn = 6;  // r15 r14 r13 r12 rbx rbp pc

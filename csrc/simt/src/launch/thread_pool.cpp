@@ -1,4 +1,4 @@
-#include "thread_pool.h"
+#include "launch/thread_pool.h"
 
 #include <algorithm>
 #include <system_error>

@@ -1,8 +1,8 @@
 // What went wrong, where, and what to do about it.
 #include <cstdio>
 
-#include "block_runner.h"
-#include "site.h"
+#include "block/block_runner.h"
+#include "block/site.h"
 
 namespace simt {
 namespace detail {

@@ -1,0 +1,85 @@
+"""What several test modules share: the bad kernels, a judge for them, and a watchdog."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+import bad_kernels
+from yaie.check import Judge
+
+HERE = Path(__file__).resolve().parent
+PLUGIN = {
+    "YAIE_PLUGINS": "bad_kernels",
+    "PYTHONPATH": os.pathsep.join(
+        [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ),
+}
+"""Environment of a worker that knows the bad kernels."""
+TIMEOUT_S = 3.0
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def watchdog(seconds: float) -> Iterator[None]:
+    """TimeoutError in this process when the block takes longer: a judge must never hang."""
+
+    def bark(*_: object) -> None:
+        raise TimeoutError(f"the judge did not answer within {seconds} s")
+
+    old = signal.signal(signal.SIGALRM, bark)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+@pytest.fixture(scope="session")
+def bad() -> Iterator[None]:
+    """The bad kernels, registered for as long as the session lasts."""
+    bad_kernels.register()
+    yield
+    bad_kernels.unregister()
+
+
+@pytest.fixture(scope="session")
+def judge(bad: None) -> Iterator[Judge]:
+    """One judge for all the kernels that leave it whole."""
+    with Judge(PLUGIN, TIMEOUT_S) as judge:
+        yield judge
+
+
+@pytest.fixture
+def own_judge(bad: None) -> Iterator[Judge]:
+    """A judge for one test, which may ruin it."""
+    judge = Judge(PLUGIN, TIMEOUT_S)
+    zygote, worker = judge._worker._zygote, judge._worker
+    try:
+        yield judge
+    finally:
+        worker_pid = worker._pid
+        try:
+            with watchdog(5):
+                judge.close()
+        except (OSError, TimeoutError):
+            zygote.kill()
+            zygote.wait()
+            _kill_if_ours(worker_pid)
+
+
+def _kill_if_ours(pid: int) -> None:
+    """End a worker that outlived its zygote."""
+    command = Path(f"/proc/{pid}/cmdline")
+    if pid and command.exists() and b"yaie" in command.read_bytes():
+        os.kill(pid, signal.SIGKILL)
