@@ -175,13 +175,6 @@ def bad_allocates_too_much(**given: Any) -> Any:
 
 
 @kernel()
-def bad_allocates_too_much_bit_by_bit(**given: Any) -> Any:
-    for _ in range(6):
-        torch.empty(200 << 20, dtype=torch.uint8)
-    return attend(given)
-
-
-@kernel()
 def bad_allocates_the_impossible(**given: Any) -> Any:
     torch.empty(1 << 60)
     return attend(given)

@@ -64,11 +64,11 @@ def judge(bad: None) -> Iterator[Judge]:
 def own_judge(bad: None) -> Iterator[Judge]:
     """A judge for one test, which may ruin it."""
     judge = Judge(PLUGIN, TIMEOUT_S)
-    zygote, worker = judge._worker._zygote, judge._worker
+    zygote = judge._worker._zygote
     try:
         yield judge
     finally:
-        worker_pid = worker._pid
+        worker_pid = judge.worker_pid
         try:
             with watchdog(5):
                 judge.close()

@@ -92,7 +92,6 @@ def test_a_kernel_that_hangs_is_a_timeout(judge: Judge, kernel: str) -> None:
     [
         ("bad.raises", "RuntimeError: an illegal memory access"),
         ("bad.allocates_too_much", "MemoryError: the kernel allocated"),
-        ("bad.allocates_too_much_bit_by_bit", "MemoryError: the kernel allocated"),
         ("bad.allocates_the_impossible", "RuntimeError"),
         ("bad.returns_nothing", "returned 0 results, the op has 2"),
         ("bad.returns_one", "returned 1 results, the op has 2"),
@@ -104,7 +103,7 @@ def test_a_kernel_that_hangs_is_a_timeout(judge: Judge, kernel: str) -> None:
         ("bad.returns_wrong_rank", "out is torch.float16 (1, 3, 4, 8)"),
         ("bad.returns_wrong_dtype", "out is torch.float32"),
         ("bad.returns_double_lse", "lse is torch.float64"),
-        ("bad.returns_sparse", "lse"),
+        ("bad.returns_sparse", "Tensor"),
         ("bad.returns_from_nowhere", "lse is on meta"),
     ],
 )
@@ -278,13 +277,13 @@ def test_a_crash_is_no_timeout_because_a_child_lives_on(own_judge: Judge) -> Non
 def test_a_kernel_that_attacks_the_process_which_forks_workers_is_survived(
     own_judge: Judge, how: str
 ) -> None:
-    with watchdog(20):
+    with watchdog(12):
         verdict = judged(own_judge, f"bad.{how}_its_parent")
     assert verdict.status in ("crash", "timeout")
 
 
 def test_a_kernel_that_hangs_up_and_hangs_is_killed(own_judge: Judge) -> None:
-    with watchdog(15):
+    with watchdog(12):
         verdict = judged(own_judge, "bad.closes_every_file_and_hangs")
     assert verdict.status in ("crash", "timeout")
 

@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m conformance.mutants",
         description="Plant known defects into the kernels, one at a time, and hunt each with the "
-        "cases of the conformance suite. Fates are kept in build/mutants, so that only what changed "
-        "is hunted again and an interrupted run resumes.",
+        "cases of the conformance suite. Fates are kept in build/mutants, so that only what "
+        "changed is hunted again and an interrupted run resumes.",
         epilog="Exit status: 0 every mutant died, or survived for the reason that the catalogue "
         "states; 1 one did not, or does not build; 2 wrong usage; 3 nothing was run.",
     )

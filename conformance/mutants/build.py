@@ -1,9 +1,9 @@
 """Builds mutants at the price of one compilation and one link each.
 
-The repository's own CMake builds the clean extension once; ninja then says how it compiles and links.
-A mutant repeats the compile command of one translation unit, with a folder first on the include path
-that holds the mutated file, and the link command with that one object exchanged. So no flag is
-written twice, and a mutant differs from the clean build in nothing but its edit.
+The repository's own CMake builds the clean extension once; ninja then says how it compiles and
+links. A mutant repeats the compile command of one translation unit, with a folder first on the
+include path that holds the mutated file, and the link command with that one object exchanged. So no
+flag is written twice, and a mutant differs from the clean build in nothing but its edit.
 """
 
 from __future__ import annotations

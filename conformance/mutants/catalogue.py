@@ -60,8 +60,8 @@ class Mutant:
             count = text.count(edit.find)
             if count != 1:
                 raise CatalogueError(
-                    f"mutant {self.id}: must occur once in csrc/{self.file}, occurs {count} times:\n"
-                    f"{edit.find}"
+                    f"mutant {self.id}: must occur once in csrc/{self.file}, "
+                    f"occurs {count} times:\n{edit.find}"
                 )
             text = text.replace(edit.find, edit.replace)
         return text

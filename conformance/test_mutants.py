@@ -1,0 +1,187 @@
+"""The mutants are described well and apply to the present sources, and the tool counts honestly.
+
+What needs a compiler (a harmless change survives, one that does not compile is an error) is part of
+every run of `nox -s mutants`; alone: `python -m conformance.mutants --selftest`.
+"""
+
+import math
+
+import pytest
+
+from conformance.mutants import build, catalogue, controls, table
+from conformance.mutants.__main__ import main, status
+from conformance.mutants.catalogue import CatalogueError, Edit, Mutant, Trial
+from conformance.mutants.hunt import Fate
+from conformance.mutants.table import Row
+from yaie import ops
+
+CATALOGUE = catalogue.load()
+DEFECTS = [m for m in CATALOGUE if m.expect == "killed"]
+OURS = {f"{op.name}/{path.stem}.cu" for op in ops.OPS.values()
+        for path in (catalogue.CSRC / op.name).glob("*.cu")}  # fmt: skip
+
+KILLED = Fate("killed", "budget", 3, 1.5, "copy_blocks.Case()", "wrong")
+SURVIVED = Fate("survived", cases=400)
+ERROR = Fate("error", "build", reason="error: expected ';'")
+
+
+def mutant(**fields):
+    given = {"id": "m", "op": "copy_blocks", "kernels": ("simt.naive",), "what": "w"}
+    given |= {"source": "s", "file": "copy_blocks/naive.cuh"}
+    return Mutant(**{**given, "edits": (Edit("src == dst", "src != dst"),), **fields})
+
+
+def row(fate, **fields):
+    made = mutant(**fields)
+    return Row(Trial(made, made.kernels[0]), fate)
+
+
+def write(folder, text):
+    (folder / "copy_blocks.toml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("planted", CATALOGUE, ids=lambda m: m.id)
+def test_applies_and_changes_something(planted):
+    clean = (catalogue.CSRC / planted.file).read_text()
+    assert clean != planted.apply()
+
+
+@pytest.mark.parametrize("planted", CATALOGUE, ids=lambda m: m.id)
+def test_is_described(planted):
+    assert planted.op in ops.OPS
+    assert planted.kernels
+    assert planted.what and planted.source
+    for name in planted.kernels:
+        assert Trial(planted, name).unit in OURS
+        assert Trial(planted, name).kernel.startswith("simt.")
+    assert planted.survives is None or len(planted.survives) > 20
+
+
+def test_there_are_enough():
+    for op in ops.OPS:
+        assert len([m for m in DEFECTS if m.op == op]) >= 6
+    assert len(DEFECTS) >= 24
+    aimed_at = {Trial(m, name).unit for m in DEFECTS for name in m.kernels}
+    assert OURS == aimed_at
+
+
+def test_the_guides_defects_are_in():
+    of_guide = [m for m in DEFECTS if "GUIDE" in m.source]
+    assert len([m for m in of_guide if m.op == "copy_blocks"]) >= 3
+    assert len([m for m in of_guide if m.op == "paged_attention"]) >= 4
+
+
+def test_an_edit_that_fits_nowhere_names_mutant_and_file():
+    with pytest.raises(CatalogueError, match=r"mutant m: .*csrc/copy_blocks/naive.cuh, occurs 0"):
+        mutant(edits=(Edit("no such text", ""),)).apply()
+
+
+def test_an_edit_that_fits_twice_is_refused():
+    with pytest.raises(CatalogueError, match="occurs 2 times"):
+        mutant(edits=(Edit("const int64_t", "const int"),)).apply()
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(CatalogueError, match=r"no file csrc/gone\.cuh"):
+        mutant(file="gone.cuh").apply()
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("[[mutant]", "copy_blocks.toml"),
+        ("[[mutant]]\nid = 'a'\n", "mutant a: 'edit'"),
+        ("[[mutant]]\nid = 'a'\nkernel = 'b'\nkernels = []\nedit = []\n", "kernel"),
+    ],
+)
+def test_a_bad_catalogue_is_named(tmp_path, text, says):
+    with pytest.raises(CatalogueError, match=says):
+        catalogue.load(write(tmp_path, text))
+
+
+def test_an_id_used_twice_is_refused(tmp_path):
+    one = "[[mutant]]\nid='a'\nkernels=[]\nfile='f'\nwhat='w'\nsource='s'\nedit=[]\n"
+    with pytest.raises(CatalogueError, match="mutant a: the id is used twice"):
+        catalogue.load(write(tmp_path, one * 2))
+
+
+def test_status_is_0_when_every_fate_is_the_expected_one():
+    rows = [
+        row(KILLED),
+        row(SURVIVED, survives="needs 2^31 elements"),
+        row(SURVIVED, expect="survived"),
+        row(ERROR, expect="error"),
+    ]
+    assert status(rows) == 0
+    assert "1 of 2 mutants killed (50.0%); 1 survive for a stated reason" in table.score(rows)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        row(SURVIVED),
+        row(ERROR),
+        row(ERROR, survives="needs 2^31 elements"),
+        row(KILLED, expect="survived"),
+        row(KILLED, expect="error"),
+    ],
+    ids=["survivor", "error", "excused error", "harmless change killed", "no compiler error"],
+)
+def test_status_is_1_when_one_is_not(bad):
+    assert status([row(KILLED), bad]) == 1
+
+
+def test_status_is_3_when_nothing_ran(capsys, tmp_path):
+    assert status([]) == 3
+    assert main(["--mutant", "no-such-mutant", "--records", str(tmp_path)]) == 3
+    assert "no mutant fits" in capsys.readouterr().err
+
+
+def test_listing_runs_nothing(capsys):
+    assert main(["--list", "--op", "append_kv"]) == 0
+    assert "append-negative-slot-written" in capsys.readouterr().out
+    assert main(["--list", "--op", "nothing"]) == 3
+
+
+def test_wrong_usage_is_2():
+    with pytest.raises(SystemExit) as exit_:
+        main(["--jobs", "0"])
+    assert exit_.value.code == 2
+
+
+def test_without_build_tools_it_fails_and_says_so(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    assert main(["--selftest", "--records", str(tmp_path)]) == 1
+    assert "cmake is not on PATH" in capsys.readouterr().err
+
+
+def test_a_record_holds_what_reports_read():
+    record = KILLED.record(row(KILLED).trial)
+    wanted = {"mutant", "op", "kernel", "what", "source", "killed", "check", "cases", "seconds",
+              "case", "reason"}  # fmt: skip
+    assert wanted <= set(record)
+    assert record["killed"] is True
+    excused = row(SURVIVED, survives="needs 2^31 elements")
+    assert excused.fate.record(excused.trial)["reason"] == "needs 2^31 elements"
+
+
+def test_a_compile_command_gets_the_overlay_first_and_its_own_output(tmp_path):
+    command = ["ccache", "c++", "-Icsrc", "-O2", "-o", "a.o", "-c", "a.cu"]
+    changed = build._compile(command, tmp_path / "b.cu", tmp_path / "b.o", tmp_path)
+    at = [f"-I{tmp_path}", "-Icsrc", "-O2", "-o", f"{tmp_path}/b.o", "-c", f"{tmp_path}/b.cu"]
+    assert ["ccache", "c++", *at] == changed
+
+
+def test_false_alarm_bound_is_that_of_clopper_and_pearson():
+    assert math.isclose(controls.upper_bound(0, 1000), 1 - 0.05 ** (1 / 1000), rel_tol=1e-6)
+    assert math.isclose(controls.upper_bound(1, 100), 0.046560, rel_tol=1e-3)
+    assert controls.upper_bound(0, 0) == 1.0
+    assert controls.upper_bound(5, 5) == 1.0
+
+
+def test_the_page_shows_kill_and_survivor():
+    rows = [row(KILLED), row(SURVIVED, id="n", survives="needs 2^31 elements")]
+    page = table.markdown(rows, "python -m conformance.mutants", "default", 400, 30.0)
+    assert "| `m` | `simt.naive` | w | s | budget | 3 | `copy_blocks.Case()` |" in page
+    assert "- `n`: needs 2^31 elements." in page
