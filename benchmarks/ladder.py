@@ -25,6 +25,8 @@ from yaie.op import Kernel, Op
 
 REPLAYS = 20
 COPIES_AT_MOST = 64
+WARM_UP_COPIES = 1000  # about a second
+ARENA_BYTES = 8 << 30  # address space; pages take memory once they are touched
 
 
 def device_seconds(calls: list[Callable[[], Any]]) -> float:
@@ -50,7 +52,7 @@ def device_seconds(calls: list[Callable[[], Any]]) -> float:
 
 def argument_sets(op: Op, case: Any) -> list[dict[str, Any]]:
     """Copies of a case's arguments on the GPU, enough to outgrow its L2 cache twice."""
-    arena = Arena()
+    arena = Arena(ARENA_BYTES)
     args, options = op.inputs(case, Fill(arena, case.seed))
     l2 = torch.cuda.get_device_properties(0).L2_cache_size
     count = min(COPIES_AT_MOST, 1 + 2 * l2 // max(op.cost(case).bytes, 1))
@@ -69,9 +71,11 @@ def argument_sets(op: Op, case: Any) -> list[dict[str, Any]]:
 
 
 def copy_ceiling() -> float:
-    """Bytes a second of a large copy, reads and writes counted."""
+    """Bytes a second of a large copy, reads and writes counted, once the clocks have risen."""
     source = torch.randn(1 << 29, device="cuda")
     target = torch.empty_like(source)
+    for _ in range(WARM_UP_COPIES):
+        target.copy_(source)
     seconds = device_seconds([lambda: target.copy_(source)] * 3)
     return 2 * source.numel() * source.element_size() / seconds
 

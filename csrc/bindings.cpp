@@ -93,12 +93,12 @@ void bind_attention(py::module_& m) {
              }),
              py::arg("scale"), py::arg("softcap"), py::arg("left"), py::arg("right"));
     py::class_<PagedKV>(m, "PagedKV", py::module_local())
-        .def(py::init([](View k_cache, View v_cache, View block_table, View kv_lens,
-                         View q_indptr) {
-                 return PagedKV{k_cache, v_cache, block_table, kv_lens, q_indptr};
-             }),
-             py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"), py::arg("kv_lens"),
-             py::arg("q_indptr"));
+        .def(
+            py::init([](View k_cache, View v_cache, View block_table, View kv_lens, View q_indptr) {
+                return PagedKV{k_cache, v_cache, block_table, kv_lens, q_indptr};
+            }),
+            py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"), py::arg("kv_lens"),
+            py::arg("q_indptr"));
     m.def(
         "paged_attention_naive",
         [](View out, View lse, View q, const PagedKV& kv, AttentionOptions options,

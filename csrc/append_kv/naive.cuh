@@ -8,7 +8,7 @@
 
 namespace yaie::append_kv {
 
-struct Rows {             // a [T,Hk,D] tensor
+struct Rows {  // a [T,Hk,D] tensor
     const void* data;
     int64_t token_stride;  // in elements
     int64_t head_stride;
@@ -26,8 +26,7 @@ __global__ void naive(Rows source, Element* cache, const int* slots, int64_t ele
     const int64_t slot = slots[t];
     if (slot < 0) return;  // skip this token
     const Element* element = static_cast<const Element*>(source.data);
-    cache[slot * row + i % row] =
-        element[t * source.token_stride + h * source.head_stride + d];
+    cache[slot * row + i % row] = element[t * source.token_stride + h * source.head_stride + d];
 }
 
 }  // namespace yaie::append_kv

@@ -9,11 +9,11 @@
 
 namespace yaie::append_kv {
 
-struct Words {            // a [T,Hk,D] tensor, counted in words
+struct Words {  // a [T,Hk,D] tensor, counted in words
     const void* data;
     int64_t token_stride;
     int64_t head_stride;
-    int heads, words;     // words of one head; heads = 1 where a token's heads lie side by side
+    int heads, words;  // words of one head; heads = 1 where a token's heads lie side by side
 };
 
 template <class Word>

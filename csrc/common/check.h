@@ -23,7 +23,7 @@ enum class Kind { any, floating, float32, int32 };
 enum class Layout { rows, contiguous };  // rows: only the last stride must be 1
 
 class Door {
-  public:
+   public:
     explicit Door(const char* op) : op_(op) {}
 
     // Admits one argument. `axes` names its axes; "+1" after a name means one more than it, a number
@@ -49,7 +49,7 @@ class Door {
         if (!ok) throw std::invalid_argument(std::string(op_) + ": " + what);
     }
 
-  private:
+   private:
     struct Axis {
         std::string name;
         int64_t size;

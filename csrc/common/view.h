@@ -42,7 +42,7 @@ struct View {
 // Largest power of two, at most 16, that divides every number folded in: the width in bytes of the
 // widest access that pointers, pitches and lengths allow.
 class AccessWidth {
-  public:
+   public:
     AccessWidth& fold(int64_t bytes) {
         bits_ |= static_cast<uint64_t>(bytes);
         return *this;
@@ -53,7 +53,7 @@ class AccessWidth {
     }
     int bytes() const { return static_cast<int>(bits_ & (~bits_ + 1)); }
 
-  private:
+   private:
     uint64_t bits_ = 16;
 };
 

@@ -26,10 +26,10 @@ void copy(const Door& door, const View* first, int count, const View& pairs, Str
     constexpr int kChunk = copy_blocks::kThreads * copy_blocks::kUnroll;
     const int chunks = static_cast<int>((most + kChunk - 1) / kChunk);
     const dim3 grid(grid_x(door, door["M"] * chunks), count);
-    YAIE_WORD_SWITCH(width, Word,
-                     SIMT_LAUNCH((copy_blocks::vec<Word>), grid, copy_blocks::kThreads, 0,
-                                 static_cast<simt::Stream>(stream), layers, pairs.as<int>(),
-                                 chunks));
+    YAIE_WORD_SWITCH(
+        width, Word,
+        SIMT_LAUNCH((copy_blocks::vec<Word>), grid, copy_blocks::kThreads, 0,
+                    static_cast<simt::Stream>(stream), layers, pairs.as<int>(), chunks));
 }
 
 }  // namespace

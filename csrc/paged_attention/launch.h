@@ -18,8 +18,8 @@ inline Door check(const View& out, const View& lse, const View& q, const PagedKV
         .admit("out", out, {"T", "Hq", "Dv"}, Kind::floating, Layout::contiguous)
         .admit("lse", lse, {"T", "Hq"}, Kind::float32, Layout::contiguous);
     door.require(door["Hk"] > 0 && door["Hq"] % door["Hk"] == 0,
-                 "q: Hq is " + std::to_string(door["Hq"]) + ", no multiple of Hk = " +
-                     std::to_string(door["Hk"]));
+                 "q: Hq is " + std::to_string(door["Hq"]) +
+                     ", no multiple of Hk = " + std::to_string(door["Hk"]));
     return door;
 }
 

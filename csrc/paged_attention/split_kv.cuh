@@ -52,8 +52,8 @@ __device__ void load8(float (&to)[kVec], const T* from, bool wide) {
 
 // Softmax state of one query head in one lane: its share of the row sum(weight * v).
 struct State {
-    float most;         // largest score so far
-    float total;        // sum of exp(score - most)
+    float most;   // largest score so far
+    float total;  // sum of exp(score - most)
     float sums[kVec];
 };
 
@@ -131,9 +131,8 @@ __global__ void __launch_bounds__(kThreads)
         const int64_t at = row * p.q_stride + (first_head + h) * p.q_head_stride + d;
 #pragma unroll
         for (int i = 0; i < kVec; ++i)
-            query[h][i] = active && h < heads
-                              ? simt::to_float(static_cast<const T*>(p.q)[at + i])
-                              : 0.0f;
+            query[h][i] =
+                active && h < heads ? simt::to_float(static_cast<const T*>(p.q)[at + i]) : 0.0f;
     }
 
     // Every group takes the same number of turns, so that shuffles find all lanes of a warp.
@@ -210,8 +209,8 @@ __global__ void __launch_bounds__(kThreads)
 // Merges the partial results of one query row and head: one block each, one column a thread.
 // A part without keys has lse = -inf and is not read.
 template <class T>
-__global__ void merge_splits(T* out, float* lse, const float* partial_out,
-                             const float* partial_lse, int64_t results, int splits, int dim) {
+__global__ void merge_splits(T* out, float* lse, const float* partial_out, const float* partial_lse,
+                             int64_t results, int splits, int dim) {
     const int64_t result = blockIdx.x;
     float most = -INFINITY;
     for (int s = 0; s < splits; ++s) most = fmaxf(most, partial_lse[s * results + result]);

@@ -35,11 +35,18 @@ __device__ __forceinline__ T* dynamic_shared(std::size_t byte_offset = 0) {
 
 namespace detail {
 
+// What a user can act on. Without a driver CUDA speaks of its version, which helps nobody.
+inline std::string describe(cudaError_t status) {
+    const std::string name = std::string(" (") + cudaGetErrorName(status) + ")";
+    if (status == cudaErrorInsufficientDriver || status == cudaErrorNoDevice)
+        return "no CUDA device, or no driver for it" + name;
+    return cudaGetErrorString(status) + name;
+}
+
 inline void throw_if_failed(cudaError_t status, const char* kernel) {
     if (status == cudaSuccess) return;
-    throw LaunchError(cudaGetErrorName(status), "kernel " + std::string(kernel) + ": " +
-                                                    cudaGetErrorString(status) + " (" +
-                                                    cudaGetErrorName(status) + ")");
+    throw LaunchError(cudaGetErrorName(status),
+                      "kernel " + std::string(kernel) + ": " + describe(status));
 }
 
 template <class... Parameters, class... Arguments>
