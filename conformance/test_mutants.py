@@ -135,7 +135,8 @@ def test_status_is_1_when_one_is_not(bad):
 def test_status_is_3_when_nothing_ran(capsys, tmp_path):
     assert status([]) == 3
     assert main(["--mutant", "no-such-mutant", "--records", str(tmp_path)]) == 3
-    assert "no mutant fits" in capsys.readouterr().err
+    assert main(["--controls", "--op", "no_such_op"]) == 3
+    assert "no mutant fits these options" in capsys.readouterr().err
 
 
 def test_listing_runs_nothing(capsys):

@@ -55,8 +55,6 @@ struct type_caster<yaie::View> {
 
 namespace {
 
-using yaie::AttentionOptions;
-using yaie::PagedKV;
 using yaie::View;
 
 yaie::StreamHandle stream_of(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
@@ -87,35 +85,30 @@ void bind_movers(py::module_& m) {
 }
 
 void bind_attention(py::module_& m) {
-    py::class_<AttentionOptions>(m, "AttentionOptions", py::module_local())
-        .def(py::init([](float scale, float softcap, int left, int right) {
-                 return AttentionOptions{scale, softcap, left, right};
-             }),
-             py::arg("scale"), py::arg("softcap"), py::arg("left"), py::arg("right"));
-    py::class_<PagedKV>(m, "PagedKV", py::module_local())
-        .def(
-            py::init([](View k_cache, View v_cache, View block_table, View kv_lens, View q_indptr) {
-                return PagedKV{k_cache, v_cache, block_table, kv_lens, q_indptr};
-            }),
-            py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"), py::arg("kv_lens"),
-            py::arg("q_indptr"));
     m.def(
         "paged_attention_naive",
-        [](View out, View lse, View q, const PagedKV& kv, AttentionOptions options,
-           uintptr_t stream) {
-            yaie::paged_attention_naive(out, lse, q, kv, options, stream_of(stream));
+        [](View out, View lse, View q, View k_cache, View v_cache, View block_table, View kv_lens,
+           View q_indptr, float scale, float softcap, int left, int right, uintptr_t stream) {
+            yaie::paged_attention_naive(out, lse, q,
+                                        {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                                        {scale, softcap, left, right}, stream_of(stream));
         },
-        py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("kv"), py::arg("options"),
-        py::arg("stream"));
+        py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("k_cache"), py::arg("v_cache"),
+        py::arg("block_table"), py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"),
+        py::arg("softcap"), py::arg("left"), py::arg("right"), py::arg("stream"));
     m.def(
         "paged_attention_split_kv",
-        [](View out, View lse, View partial_out, View partial_lse, View q, const PagedKV& kv,
-           AttentionOptions options, uintptr_t stream) {
-            yaie::paged_attention_split_kv(out, lse, partial_out, partial_lse, q, kv, options,
-                                           stream_of(stream));
+        [](View out, View lse, View partial_out, View partial_lse, View q, View k_cache,
+           View v_cache, View block_table, View kv_lens, View q_indptr, float scale, float softcap,
+           int left, int right, uintptr_t stream) {
+            yaie::paged_attention_split_kv(out, lse, partial_out, partial_lse, q,
+                                           {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                                           {scale, softcap, left, right}, stream_of(stream));
         },
         py::arg("out"), py::arg("lse"), py::arg("partial_out"), py::arg("partial_lse"),
-        py::arg("q"), py::arg("kv"), py::arg("options"), py::arg("stream"));
+        py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"),
+        py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"), py::arg("softcap"),
+        py::arg("left"), py::arg("right"), py::arg("stream"));
 }
 
 #ifndef __CUDACC__

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import bad_kernels
 import pytest
 import torch
 
-import bad_kernels
+from yaie import ops
 from yaie.check import Judge
 
 HERE = Path(__file__).resolve().parent
@@ -22,7 +24,7 @@ PLUGIN = {
     ),
 }
 """Environment of a worker that knows the bad kernels."""
-TIMEOUT_S = 3.0
+TIMEOUT_S = 2.0
 
 
 def pytest_configure() -> None:
@@ -76,6 +78,21 @@ def own_judge(bad: None) -> Iterator[Judge]:
             zygote.kill()
             zygote.wait()
             _kill_if_ours(worker_pid)
+
+
+@pytest.fixture
+def shaken_judge(judge: Judge) -> Iterator[Judge]:
+    """The judge of the session for a test that may leave its worker in the middle of something."""
+    yield judge
+    op, pid = ops.get("paged_attention"), judge.worker_pid
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(5):
+        with contextlib.suppress(Exception):  # answers that were left behind
+            judge.judge(op, op.kernels["torch.eager"], op.good)
+        if judge.worker_pid != pid:
+            return
+    raise RuntimeError("the judge of the session is lost")
 
 
 def _kill_if_ours(pid: int) -> None:

@@ -3,12 +3,13 @@ it deserves, and the kernel after it is judged as if nothing had happened."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 import torch
+from conftest import PLUGIN, TIMEOUT_S, watchdog
 
-from conftest import watchdog
 from yaie import ops
 from yaie.check import Judge, find_kernel
 from yaie.compare import Verdict
@@ -260,16 +261,17 @@ def test_a_child_that_returns_too_does_not_answer_for_the_next_kernel(own_judge:
     op = ops.get("paged_attention")
     with watchdog(20):
         own_judge.judge(op, op.kernels["bad.forks_and_both_return"], op.good)
+        time.sleep(0.5)
         for _ in range(3):
-            wrong = own_judge.judge(op, op.kernels["bad.lse_base_2"], op.good)
-            assert ("fail", "budget") == (wrong.status, wrong.check)
+            wrong = own_judge.judge(op, op.kernels["bad.returns_one"], op.good)
+            assert ("fail", "error") == (wrong.status, wrong.check)
             right = own_judge.judge(op, op.kernels["good.attention"], op.good)
             assert "pass" == right.status, right.reason
 
 
-def test_a_crash_is_no_timeout_because_a_child_lives_on(own_judge: Judge) -> None:
+def test_a_crash_is_no_timeout_because_a_child_lives_on(judge: Judge) -> None:
     with watchdog(20):
-        verdict = judged(own_judge, "bad.leaves_a_child_and_crashes")
+        verdict = judged(judge, "bad.leaves_a_child_and_crashes")
     assert "crash" == verdict.status
 
 
@@ -295,8 +297,6 @@ def test_what_a_kernel_writes_to_stderr_is_not_held_against_it(judge: Judge) -> 
 def test_what_a_kernel_prints_does_not_mix_with_the_judges_own_output(
     bad: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from conftest import PLUGIN, TIMEOUT_S
-
     with Judge(PLUGIN, TIMEOUT_S) as fresh:
         assert "pass" == judged(fresh, "good.prints").status
     assert "" == capfd.readouterr().out
@@ -321,7 +321,7 @@ def test_a_question_to_supports_that_raises_is_a_fault_of_the_kernel(judge: Judg
 
 
 def test_an_interrupted_case_leaves_no_answer_behind_for_the_next(
-    own_judge: Judge, monkeypatch: pytest.MonkeyPatch
+    shaken_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C, or a fault of a reference, comes while the worker is at work."""
     op = ops.get("paged_attention")
@@ -331,10 +331,10 @@ def test_an_interrupted_case_leaves_no_answer_behind_for_the_next(
 
     with watchdog(20):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(own_judge, "_reference", interrupted)
-            own_judge.judge(op, op.kernels["good.attention"], op.good)
-        wrong = own_judge.judge(op, op.kernels["bad.returns_one"], op.good)
-        right = own_judge.judge(op, op.kernels["good.attention"], op.good)
+            patch.setattr(shaken_judge, "_reference", interrupted)
+            shaken_judge.judge(op, op.kernels["good.attention"], op.good)
+        wrong = shaken_judge.judge(op, op.kernels["bad.returns_one"], op.good)
+        right = shaken_judge.judge(op, op.kernels["good.attention"], op.good)
     assert ("fail", "error") == (wrong.status, wrong.check)
     assert ("pass", None) == (right.status, right.reason)
 
@@ -369,9 +369,7 @@ def test_every_bad_input_of_every_op_is_refused_by_a_thin_kernel(judge: Judge) -
     assert [] == [v.reason for v in verdicts if not v.ok]
 
 
-def test_a_bad_input_that_is_accepted_fails(
-    judge: Judge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_input_that_is_accepted_fails(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Judged in this process: the worker's answer is put in its place."""
     from yaie.execution import Raised, RefusalOutcome
 

@@ -39,11 +39,14 @@ def test_minus_zero_is_not_zero() -> None:
     assert "x[1] is -0.0, should be 0.0 (bit for bit)" == judgement.reason
 
 
-@pytest.mark.parametrize(("int_dtype", "dtype", "quiet", "signalling"), [
-    (torch.int32, torch.float32, 0x7FC00001, 0x7F800001),
-    (torch.int16, torch.float16, 0x7E01, 0x7C01),
-    (torch.int16, torch.bfloat16, 0x7FC1, 0x7F81),
-])
+@pytest.mark.parametrize(
+    ("int_dtype", "dtype", "quiet", "signalling"),
+    [
+        (torch.int32, torch.float32, 0x7FC00001, 0x7F800001),
+        (torch.int16, torch.float16, 0x7E01, 0x7C01),
+        (torch.int16, torch.bfloat16, 0x7FC1, 0x7F81),
+    ],
+)
 def test_nans_of_other_payloads_differ_and_equal_ones_do_not(
     int_dtype: torch.dtype, dtype: torch.dtype, quiet: int, signalling: int
 ) -> None:
@@ -217,7 +220,7 @@ def test_the_row_allowance_grows_as_rows_shrink() -> None:
 
 
 def test_the_constants_are_those_of_the_calibration() -> None:
-    """SPEC §1: a change needs a decision note with a measurement, and then this line changes too."""
+    """SPEC §1: a change needs a decision note with a measurement; then this line changes too."""
     assert (4.0, 1.25, 16.0, 2.0) == (
         compare.LAMBDA,
         compare.RHO,

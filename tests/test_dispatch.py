@@ -183,9 +183,7 @@ def test_when_no_default_serves_every_reason_is_listed() -> None:
 
 
 @pytest.mark.parametrize("source", ["explicit", "use", "environment"])
-def test_an_unknown_name_suggests_the_nearest(
-    source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_name_suggests_the_nearest(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     words = r"append_kv: no kernel 'simt.niave'; did you mean simt.naive"
     if source == "explicit":
         with pytest.raises(ValueError, match=words):
@@ -208,7 +206,7 @@ def test_a_name_like_no_other_lists_what_is_known() -> None:
 def test_a_choice_that_fits_no_op_at_all_is_an_error_and_never_silent(choice: str) -> None:
     """A misspelt name must not fall back to the default: the user would time the wrong kernel."""
     op = ops.get("append_kv")
-    with pytest.raises(ValueError, match="no (kernel|op)"), use(choice):
+    with pytest.raises(ValueError, match=r"no (kernel|op)"), use(choice):
         op(**good(op))
 
 
@@ -223,7 +221,7 @@ def test_an_unknown_name_is_no_unsupported_call() -> None:
 
 def test_a_second_kernel_of_one_name_is_refused() -> None:
     op = ops.get("append_kv")
-    with pytest.raises(ValueError, match="append_kv: kernel 'torch.eager' is registered already"):
+    with pytest.raises(ValueError, match=r"append_kv: kernel 'torch\.eager' is registered already"):
         op.register(Kernel("append_kv", "torch.eager", print))
 
 
@@ -250,7 +248,7 @@ def test_supports_of_every_kernel_answers_without_reading_tensors() -> None:
             name: [t.to("meta") for t in a] if isinstance(a, list) else a.to("meta")
             for name, a in call.args.items()
         }
-        for kernel in op.kernels.values():
+        for kernel in (k for n, k in op.kernels.items() if not n.startswith("bad.")):
             answer = kernel.supports(replace(call, args=bare))
             assert answer is None or isinstance(answer, str)
 
@@ -274,8 +272,9 @@ def test_an_op_runs_the_kernel_that_was_asked_for() -> None:
 def test_arguments_go_by_position_or_by_name() -> None:
     op = ops.get("append_kv")
     args = good(op)
-    call = op.bind(args["k"], args["v"], k_cache=args["k_cache"], v_cache=args["v_cache"],
-                   slots=args["slots"])
+    call = op.bind(
+        args["k"], args["v"], k_cache=args["k_cache"], v_cache=args["v_cache"], slots=args["slots"]
+    )
     assert list(args) == list(call.args)
 
 

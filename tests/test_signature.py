@@ -62,7 +62,9 @@ def test_a_list_of_tensors_has_open_axes() -> None:
 
 
 def test_white_space_does_not_matter() -> None:
-    spread = parse("  a :  float[ T , D ]  ,\n b!: int32[T]   contiguous ->   None ".replace(" :", ":"))
+    spread = parse(
+        "  a :  float[ T , D ]  ,\n b!: int32[T]   contiguous ->   None ".replace(" :", ":")
+    )
     assert parse("a: float[T,D], b!: int32[T] contiguous -> None").params == spread.params
 
 
@@ -220,7 +222,9 @@ def test_indices_with_gaps_are_refused() -> None:
     assert "append_kv: slots: stride of T is 2, must be 1" == message
 
 
-@pytest.mark.parametrize("signature", ["c!: float[P,S,D] contiguous -> None", "c!: any[P,...] -> None"])
+@pytest.mark.parametrize(
+    "signature", ["c!: float[P,S,D] contiguous -> None", "c!: any[P,...] -> None"]
+)
 def test_what_must_be_contiguous_is_refused_with_its_strides(signature: str) -> None:
     message = refused(ValueError, signature, c=torch.zeros(2, 3, 8)[..., :4])
     assert "append_kv: c: strides are (24, 8, 1), must be contiguous" == message

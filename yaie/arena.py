@@ -162,3 +162,7 @@ class Regions:
     def __getitem__(self, run: int) -> Bytes:
         """The bytes of the region of run number ``run``."""
         return self._bytes[run * REGION_BYTES : (run + 1) * REGION_BYTES]
+
+    def close(self) -> None:
+        """Give the file back; the memory goes with the last view of it."""
+        os.close(self.fd)

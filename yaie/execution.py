@@ -100,6 +100,9 @@ class Heap:
     poison: int
     spans: list[tuple[int, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.start = self.top
+
     def place(self, like: Tensor) -> Tensor:
         """Room for a tensor of the shape, strides and dtype of ``like``."""
         start = -(-(self.top + GUARD) // ALIGNMENT) * ALIGNMENT
@@ -107,8 +110,8 @@ class Heap:
         end = place.end + GUARD
         if end > self.base.numel():
             raise MemoryError(
-                f"the kernel allocated {(end - self.spans[0][0]) >> 20} MiB in all, "
-                f"there is room for {self.base.numel() >> 20} MiB"
+                f"the kernel allocated {(end - self.start) / 2**20:.1f} MiB in all, there is room "
+                f"for {(self.base.numel() - self.start) / 2**20:.1f} MiB"
             )
         self.base[self.top : end] = self.poison
         self.spans.append((start, place.end))
@@ -124,7 +127,13 @@ class Heap:
         return Placement.of(result, self.base)
 
 
-_EMPTY = {torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty}
+_EMPTY = {
+    torch.empty,
+    torch.empty_like,
+    torch.empty_strided,
+    Tensor.new_empty,
+    Tensor.new_empty_strided,
+}
 _FILLED = {
     torch.zeros,
     torch.zeros_like,
@@ -176,8 +185,10 @@ def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
     raised = None
     start = time.perf_counter()
     try:
-        with kernels.scheduled(run.schedule), dispatch.checked(), _GuardedAllocations(heap):
-            returned = op(**args, **job.options, kernel=job.kernel)
+        with dispatch.checked():
+            kernel, call = op.prepare(**args, **job.options, kernel=job.kernel)
+        with kernels.scheduled(run.schedule), _GuardedAllocations(heap):
+            returned = kernel.run(**call.args, **call.options)
             _synchronize(job.device)
         results = tuple(_described(r, heap) for r in _as_tuple(returned))
     except Exception as error:

@@ -165,11 +165,17 @@ class Op:
         Errors: TypeError and ValueError from the door, before any launch; Unsupported when the
         kernel that was asked for declines.
         """
+        chosen, call = self.prepare(*args, kernel=kernel, **options)
+        return chosen.run(**call.args, **call.options)
+
+    def prepare(
+        self, *args: Any, kernel: str | None = None, **options: Any
+    ) -> tuple[Kernel, Call]:
+        """All of a call but its running: the checks, and the choice of a kernel."""
         call = self.bind(*args, **options)
         if dispatch.contents_checked(call.device.type):
             self.contents(call)
-        chosen = dispatch.choose(self.name, self.kernels, call, kernel)
-        return chosen.run(**call.args, **call.options)
+        return dispatch.choose(self.name, self.kernels, call, kernel), call
 
     def bind(self, *args: Any, **options: Any) -> Call:
         """The call, if it passes the door; nothing is launched and no tensor data is read."""

@@ -8,18 +8,23 @@ fresh one. The zygote never touches a GPU, so a worker can.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from yaie.arena import Regions
+
+GRACE_S = 2.0
+"""How long a worker that has hung up may take to end."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class Worker:
             self._bury(kill=True)
         self._control.close()
         self._zygote.wait()
+        self._stderr.close()
+        self.regions.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -146,15 +153,34 @@ def _zygote(control: socket.socket, regions: Regions) -> None:
             pid = os.fork()
             if pid == 0:
                 control.close()
+                _die_with_parent()
                 _serve(Connection(fds[0]), regions)
                 os._exit(0)
             os.close(fds[0])
             control.sendall(pid.to_bytes(8, "little"))
         elif message[:1] == b"W":
             pid = int.from_bytes(message[1:], "little")
-            control.sendall(os.waitpid(pid, 0)[1].to_bytes(8, "little"))
+            control.sendall(_await_end(pid).to_bytes(8, "little"))
         else:
             return
+
+
+def _await_end(pid: int) -> int:
+    """The wait status of a worker that has hung up; one that lives on regardless is killed."""
+    deadline = time.monotonic() + GRACE_S
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+
+def _die_with_parent() -> None:
+    """A worker that hangs must not outlive the zygote (Linux: PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _serve(jobs: Connection, regions: Regions) -> None:

@@ -14,10 +14,9 @@ from conformance.conftest import PROFILES
 from conformance.mutants import catalogue, controls, table
 from conformance.mutants.build import BuildError, Toolchain, prepare
 from conformance.mutants.catalogue import CatalogueError, Trial
-from conformance.mutants.hunt import SHRINK_SECONDS
-from conformance.mutants.runner import Cache, hunt_all, use_extensions
+from conformance.mutants.hunt import SHRINK_SECONDS, Effort
+from conformance.mutants.runner import Cache, hunt_all
 from conformance.mutants.table import Row
-from yaie import kernels
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -66,6 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--records", type=Path, default=DEFAULT_FOLDER, metavar="DIR",
         help="where records of the fates go (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N",
+        help="hunt with other cases (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--no-cache", action="store_true", help="hunt what is known already, too")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the page of docs")
@@ -143,15 +146,13 @@ def status(rows: Sequence[Row]) -> int:
 
 def _prepare(jobs: int) -> Toolchain:
     print("building the kernels without a defect", file=sys.stderr)
-    toolchain = prepare(jobs)
-    use_extensions(toolchain.extension.parent)
-    return toolchain
+    return prepare(jobs)
 
 
 def _hunt(
     trials: Sequence[Trial], toolchain: Toolchain, profile: str, args: argparse.Namespace
 ) -> list[Row]:
-    cache = Cache(toolchain, PROFILES[profile])
+    cache = Cache(toolchain, Effort(PROFILES[profile], args.seed))
     recorder = Recorder(args.records, new_run_id(), profile, "mutants")
     rows, started = [], time.monotonic()
     try:
@@ -171,17 +172,17 @@ def _hunt(
 def _options(args: argparse.Namespace, profile: str) -> list[str]:
     """The options that decide what is in the table."""
     chosen = [f"--{n} '{getattr(args, n)}'" for n in ("op", "mutant", "kernel")]
-    return [c for c in chosen if not c.endswith("'*'")] + [f"--profile {profile}"]
+    seed = [f"--seed {args.seed}"] if args.seed else []
+    return [*(c for c in chosen if not c.endswith("'*'")), f"--profile {profile}", *seed]
 
 
 def _run_controls(args: argparse.Namespace) -> int:
-    toolchain = _prepare(args.jobs)
-    kernels.load()
     profile = args.profile or CONTROL_PROFILE
     runs = controls.plan(args.op, args.kernel, args.seeds, PROFILES[profile])
     if not runs:
         print("no kernel fits these options", file=sys.stderr)
         return EXIT_NOTHING
+    toolchain = _prepare(args.jobs)
     tally, started = controls.Tally(), time.monotonic()
     for result in controls.run_all(runs, toolchain, args.jobs):
         tally.add(result)

@@ -13,11 +13,11 @@ from typing import Any
 
 from conformance.campaign import Campaign
 from conformance.mutants.build import Toolchain
-from conformance.mutants.hunt import Unrecorded, drive
+from conformance.mutants.hunt import Effort, Unrecorded, drive
 from conformance.mutants.runner import in_processes
 from yaie import ops
 from yaie.check import Judge
-from yaie.op import Kernel, Op
+from yaie.kernels import native
 
 CONFIDENCE = 0.95
 ERRORS_SHOWN = 5
@@ -29,8 +29,7 @@ class ControlRun:
 
     op: str
     kernel: str
-    seed: int
-    examples: int
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Tally:
         declined = f" ({self.declined} declined)" if self.declined else ""
         return (
             f"{self.judged} cases judged in {self.runs} runs{declined}, {len(self.faults)} faults: "
-            f"at most {bound:.2%} of cases are false alarms ({CONFIDENCE:.0%} confidence)"
+            f"at most {bound:.3%} of cases are false alarms ({CONFIDENCE:.0%} confidence)"
         )
 
 
@@ -100,19 +99,11 @@ def _at_most(faults: int, cases: int, rate: float) -> float:
 def plan(op_glob: str, kernel_glob: str, seeds: int, examples: int) -> list[ControlRun]:
     """A run for each seed and each kernel of the executor that the globs let through."""
     return [
-        ControlRun(op.name, kernel.name, seed, examples)
+        ControlRun(variant.op, f"simt.{variant.name}", Effort(examples, seed))
         for seed in range(seeds)
-        for op, kernel in _kernels()
-        if fnmatch.fnmatchcase(op.name, op_glob) and fnmatch.fnmatchcase(kernel.name, kernel_glob)
-    ]
-
-
-def _kernels() -> list[tuple[Op, Kernel]]:
-    return [
-        (op, kernel)
-        for op in ops.OPS.values()
-        for kernel in op.kernels.values()
-        if kernel.name.startswith("simt.")
+        for variant in native.VARIANTS
+        if fnmatch.fnmatchcase(variant.op, op_glob)
+        and fnmatch.fnmatchcase(f"simt.{variant.name}", kernel_glob)
     ]
 
 
@@ -133,7 +124,7 @@ def _run(run: ControlRun) -> ControlResult:
     op, started = ops.get(run.op), time.perf_counter()
     recorder: Any = Unrecorded()
     campaign = Campaign(_judge(), op, op.kernels[run.kernel], recorder)
-    drive(campaign, run.examples, run.seed)
+    drive(campaign, run.effort)
     fault = None
     if campaign.fault is not None:
         case, verdict = campaign.fault
@@ -147,5 +138,5 @@ def report(tally: Tally, line: Callable[[str], None]) -> None:
     """Print the sum, and the first faults."""
     for result in tally.faults[:ERRORS_SHOWN]:
         run = result.run
-        line(f"FAULT  {run.op} {run.kernel}, seed {run.seed}: {result.fault}")
+        line(f"FAULT  {run.op} {run.kernel}, seed {run.effort.seed}: {result.fault}")
     line(tally.summary)

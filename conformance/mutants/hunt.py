@@ -22,8 +22,15 @@ SHRINK_SECONDS = 30.0
 """How long a kill may be shrunk."""
 TIMEOUT_S = 10.0
 """Seconds after which a mutant hangs. Cases are small: an honest one takes milliseconds."""
-SEED = 0
-"""Of Hypothesis, so that a hunt is the same wherever it is run."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard a mutant is hunted: cases at most, and the seed that Hypothesis draws them from. The
+    seed is fixed, so that a hunt is the same wherever it is run."""
+
+    examples: int
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,13 @@ class Unrecorded:
         """Forget it."""
 
 
-def drive(campaign: Campaign, examples: int, chosen_seed: int) -> float | None:
+def drive(campaign: Campaign, effort: Effort) -> float | None:
     """Give a campaign the cases of its op's strategy; seconds to the first fault, or None."""
     started, first_fault = time.perf_counter(), None
 
-    @seed(chosen_seed)
+    @seed(effort.seed)
     @settings(
-        max_examples=examples,
+        max_examples=effort.examples,
         deadline=None,
         database=None,
         report_multiple_bugs=False,
@@ -98,7 +105,7 @@ def drive(campaign: Campaign, examples: int, chosen_seed: int) -> float | None:
     return first_fault
 
 
-def hunt(trial: Trial, toolchain: Toolchain, examples: int, folder: Path = FOLDER) -> Fate:
+def hunt(trial: Trial, toolchain: Toolchain, effort: Effort, folder: Path = FOLDER) -> Fate:
     """Build a mutant and look for a case that shows it. Never raises for a bad mutant."""
     started = time.perf_counter()
     try:
@@ -106,18 +113,18 @@ def hunt(trial: Trial, toolchain: Toolchain, examples: int, folder: Path = FOLDE
     except (BuildError, CatalogueError) as error:
         return Fate("error", "build", reason=str(error))
     built = time.perf_counter()
-    fate = _hunted(trial, extensions, examples)
+    fate = _hunted(trial, extensions, effort)
     return Fate(**{**asdict(fate), "build_seconds": built - started})
 
 
-def _hunted(trial: Trial, extensions: Path, examples: int) -> Fate:
+def _hunted(trial: Trial, extensions: Path, effort: Effort) -> Fate:
     op = ops.get(trial.mutant.op)
     started = time.perf_counter()
     with Judge({"YAIE_EXTENSIONS": str(extensions)}, TIMEOUT_S) as judge:
         recorder: Any = Unrecorded()
         campaign = Campaign(judge, op, op.kernels[trial.kernel], recorder, SHRINK_SECONDS)
         start_up = time.perf_counter() - started
-        to_fault = drive(campaign, examples, SEED)
+        to_fault = drive(campaign, effort)
     seconds = time.perf_counter() - started
     if campaign.fault is None or to_fault is None:
         if not campaign.judged:

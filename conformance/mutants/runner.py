@@ -12,15 +12,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import hypothesis
 import torch
 
 from conformance.mutants.build import FOLDER, Toolchain
 from conformance.mutants.catalogue import CSRC, ROOT, Trial
-from conformance.mutants.hunt import Fate, hunt
-from yaie import kernels
+from conformance.mutants.hunt import Effort, Fate, hunt
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -35,7 +34,7 @@ class Cache:
     """Fates by a hash of all that decides them, so that an interrupted run resumes."""
 
     toolchain: Toolchain
-    examples: int
+    effort: Effort
     folder: Path = FOLDER / "fates"
 
     def get(self, trial: Trial) -> Fate | None:
@@ -55,7 +54,7 @@ class Cache:
 
     def _path(self, trial: Trial) -> Path:
         unit = self.toolchain.units[trial.unit]
-        parts = [trial.kernel, trial.mutant.file, trial.mutant.apply(), str(self.examples)]
+        parts = [trial.kernel, trial.mutant.file, trial.mutant.apply(), str(self.effort)]
         parts += [*unit.command, *self.toolchain.link, platform.python_version()]
         parts += [str(torch.__version__), hypothesis.__version__]
         total = hashlib.sha256("\0".join(parts).encode())
@@ -94,7 +93,7 @@ def hunt_all(
 
 def _hunt(item: tuple[Trial, Cache]) -> tuple[Trial, Fate]:
     trial, cache = item
-    fate = hunt(trial, cache.toolchain, cache.examples)
+    fate = hunt(trial, cache.toolchain, cache.effort)
     cache.put(trial, fate)
     return trial, fate
 
@@ -106,9 +105,8 @@ def in_processes(
     items = list(items)
     if not items:
         return
-    pool = ProcessPoolExecutor(
-        min(jobs, len(items)), get_context("spawn"), prepare_process, (toolchain.extension.parent,)
-    )
+    use_extensions(toolchain.extension.parent)
+    pool = ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), prepare_process)
     try:
         futures = [pool.submit(work, item) for item in items]
         for future in as_completed(futures):
@@ -117,14 +115,12 @@ def in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def prepare_process(extensions: Path, *_: Any) -> None:
-    """Register the clean kernels in this process, which has one core."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    use_extensions(extensions)
-    torch.set_num_threads(1)
-    kernels.load()
-
-
 def use_extensions(folder: Path) -> None:
-    """Look for extensions in this folder first, here and in child processes."""
+    """Let child processes register the kernels of this folder when they import yaie."""
     os.environ["YAIE_EXTENSIONS"] = str(folder)
+
+
+def prepare_process() -> None:
+    """One core for each process; the parent handles an interruption."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

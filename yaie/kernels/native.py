@@ -73,7 +73,9 @@ class Face:
         _entries += 1
         launcher = getattr(self.module, name)
         if self.device == "cpu":
-            launcher(*args, 0)
+            # Nothing in there is torch's business, and a mode would see every attribute read.
+            with torch._C.DisableTorchFunction():
+                launcher(*args, 0)
             return
         first = args[0][0] if isinstance(args[0], list) else args[0]
         with torch.cuda.device(first.device):
@@ -120,16 +122,16 @@ def _copy_blocks(variant: str) -> Callable[[Face], Callable[..., Any]]:
     return make
 
 
-def _attention_options(face: Face, q: Tensor, options: dict[str, Any]) -> Any:
-    left, right = options["window"]
-    scale = options["scale"]
-    if options["causal"]:
-        right = 0
-    return face.module.AttentionOptions(
-        scale=1 / math.sqrt(q.shape[-1]) if scale is None else scale,
-        softcap=options["softcap"],
-        left=min(left, 2**31 - 1),
-        right=min(right, 2**31 - 1),
+def _attention_options(
+    q: Tensor, causal: bool, scale: float | None, window: tuple[int, int], softcap: float
+) -> tuple[float, float, int, int]:
+    """scale, softcap, keys to the left, keys to the right, as the launchers take them."""
+    left, right = (min(side, 2**31 - 1) for side in window)
+    return (
+        1 / math.sqrt(q.shape[-1]) if scale is None else scale,
+        softcap,
+        left,
+        0 if causal else right,
     )
 
 
@@ -144,9 +146,9 @@ def _paged_attention_naive(face: Face) -> Callable[..., Any]:
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
         out, lse = _attention_results(q, v_cache)
-        kv = face.module.PagedKV(k_cache, v_cache, block_table, kv_lens, q_indptr)
-        made = _attention_options(face, q, options)
-        face.launch("paged_attention_naive", out, lse, q, kv, made)
+        paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
+        numbers = _attention_options(q, **options)
+        face.launch("paged_attention_naive", out, lse, q, *paged, *numbers)
         return out, lse
 
     return run
@@ -166,9 +168,10 @@ def _paged_attention_split_kv(face: Face) -> Callable[..., Any]:
         splits = _splits(face, q, k_cache, block_table)
         partial_out = torch.empty(splits, *out.shape, dtype=torch.float32, device=q.device)
         partial_lse = torch.empty(splits, *lse.shape, dtype=torch.float32, device=q.device)
-        kv = face.module.PagedKV(k_cache, v_cache, block_table, kv_lens, q_indptr)
-        made = _attention_options(face, q, options)
-        face.launch("paged_attention_split_kv", out, lse, partial_out, partial_lse, q, kv, made)
+        paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
+        numbers = _attention_options(q, **options)
+        parts = (partial_out, partial_lse)
+        face.launch("paged_attention_split_kv", out, lse, *parts, q, *paged, *numbers)
         return out, lse
 
     return run

@@ -105,16 +105,17 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
 
     rows, P = _rows(case, fill)
     table = fill.slab((len(rows), max(case.pages, default=0) + case.tail), torch.int32)
-    slots, tokens = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+    slots, tokens, start = [], [], 0
     for b, row in enumerate(rows):
         table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
-        kept = torch.arange(case.first_kept(b), case.kv_lens[b])
-        slots.append(torch.tensor(row, dtype=torch.int64)[kept // S] * S + kept % S)
-        tokens.append(sum(case.kv_lens[:b]) + kept)
+        kept = range(case.first_kept(b), case.kv_lens[b])
+        slots += [row[j // S] * S + j % S for j in kept]
+        tokens += [start + j for j in kept]
+        start += case.kv_lens[b]
     caches = []
     for values in (batch.k, batch.v):
         cache = fill.slab((P * S, *values.shape[1:]), dtype)
-        cache.write(values[torch.cat(tokens)], torch.cat(slots))
+        cache.write(values[tokens], torch.tensor(slots, dtype=torch.int64))
         caches.append(cache.tensor.view(P, S, *values.shape[1:]))
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
@@ -156,6 +157,8 @@ def reference(
     S, scale = k_cache.shape[1], 1 / math.sqrt(q.shape[2]) if scale is None else scale
     ends, parts = q_indptr.tolist(), []
     for b, kv_len in enumerate(kv_lens.tolist()):
+        if ends[b] == ends[b + 1]:
+            continue  # no queries, no rows
         pages = block_table[b, : -(-kv_len // S)].long()
         k = k_cache[pages].flatten(0, 1)[:kv_len]
         v = v_cache[pages].flatten(0, 1)[:kv_len]

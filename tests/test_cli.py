@@ -1,0 +1,200 @@
+"""The command line: what it prints, and the status that it ends with."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+from conftest import PLUGIN
+
+from yaie import ops
+from yaie.check import Judge
+from yaie.cli import main
+
+
+@pytest.fixture(autouse=True)
+def quick(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command uses the judge of the session, which knows the bad kernels."""
+    monkeypatch.setattr("yaie.cli.Judge", lambda: nullcontext(judge))
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    status = main(argv)
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+# ops -----------------------------------------------------------------------------------------
+
+
+def test_ops_lists_every_op_with_its_meaning_and_kernels(capsys: Any) -> None:
+    status, out, _ = run(capsys, "ops")
+    assert 0 == status
+    lines = out.splitlines()
+    for op in ops.OPS.values():
+        at = next(i for i, line in enumerate(lines) if line.startswith(op.name))
+        assert len(lines[at].split(maxsplit=1)[1]) > 20
+        assert [f"kernels: {', '.join(op.kernels)}"] == [lines[at + 1].strip()]
+
+
+def test_ops_prints_the_page_of_one(capsys: Any) -> None:
+    status, out, _ = run(capsys, "ops", "append_kv")
+    op = ops.get("append_kv")
+    assert 0 == status
+    assert out.startswith(op.doc.strip())
+    for words in (op.signature.text, *op.kernels, *op.workloads, *op.edges):
+        assert words in out
+
+
+def test_ops_as_json(capsys: Any) -> None:
+    status, out, _ = run(capsys, "ops", "--json")
+    listed = json.loads(out)
+    assert 0 == status
+    assert list(ops.OPS) == [entry["name"] for entry in listed]
+    keys = {"name", "signature", "kernels", "edges", "errors", "workloads"}
+    assert [keys] * len(listed) == [set(entry) for entry in listed]
+
+
+def test_an_unknown_op_is_a_usage_error_with_the_nearest_name(capsys: Any) -> None:
+    status, out, err = run(capsys, "ops", "apend_kv")
+    assert (2, "") == (status, out)
+    assert "yaie: no op 'apend_kv'; did you mean append_kv?" in err
+
+
+# check ---------------------------------------------------------------------------------------
+
+
+def test_check_prints_a_row_for_every_kernel_that_passes(capsys: Any) -> None:
+    status, out, _ = run(
+        capsys, "check", "--op", "append_kv", "--kernel", "torch.*", "--seeds", "1"
+    )
+    refusals = len(ops.get("append_kv").refusals)
+    assert 0 == status
+    assert f"3 of 3 cases pass, {refusals} of {refusals} bad inputs refused" in out
+    assert out.startswith("ok")
+
+
+def test_check_of_a_bad_kernel_fails_and_shows_how_to_see_it_again(
+    capsys: Any,
+) -> None:
+    status, out, _ = run(capsys, "check", "--kernel", "bad.lse_base_2", "--seeds", "1")
+    assert 1 == status
+    assert out.startswith("FAIL")
+    assert "--kernel bad.lse_base_2" in out
+    assert 'reproduce: yaie repro "paged_attention.Case(' in out
+
+
+def test_check_that_judges_nothing_says_so(capsys: Any) -> None:
+    """A kernel that declines every case has shown nothing: as in conformance, no success."""
+    status, _, _ = run(capsys, "check", "--kernel", "bad.declines", "--seeds", "1")
+    assert 3 == status
+
+
+@pytest.mark.parametrize("seeds", ["0", "-1"])
+def test_check_of_no_cases_is_a_usage_error(capsys: Any, seeds: str) -> None:
+    arguments = ("--op", "append_kv", "--kernel", "torch.eager", "--seeds", seeds)
+    try:
+        status, _, _ = run(capsys, "check", *arguments)
+    except SystemExit as error:
+        status = error.code
+    assert 2 == status
+
+
+def test_check_of_an_unknown_kernel_is_a_usage_error(capsys: Any) -> None:
+    status, _, err = run(capsys, "check", "--kernel", "nobody.*")
+    assert 2 == status
+    assert "no kernel fits --op * --kernel nobody.*" in err
+
+
+# repro ---------------------------------------------------------------------------------------
+
+
+def test_repro_of_a_pass_shows_what_came_closest(capsys: Any) -> None:
+    case = "paged_attention.Case(q_lens=(2,), kv_lens=(9,))"
+    status, out, _ = run(capsys, "repro", case, "--kernel", "torch.eager")
+    assert 0 == status
+    assert f"pass: paged_attention torch.eager {case}" in out
+    assert "of the budget used (mostly: " in out
+
+
+@pytest.mark.parametrize(
+    ("kernel", "words"),
+    [
+        ("bad.lse_base_2", "fails the check 'budget'"),
+        ("bad.abort", "ends in a crash"),
+        ("bad.raises", "fails the check 'error'"),
+    ],
+)
+def test_repro_of_a_fault_ends_with_1(capsys: Any, kernel: str, words: str) -> None:
+    case = "paged_attention.Case(kv_lens=(7,))"
+    status, out, _ = run(capsys, "repro", case, "--kernel", kernel)
+    assert 1 == status
+    assert words in out
+    assert f"case:      {case}" in out
+    assert f'reproduce: yaie repro "{case}" --kernel {kernel}' in out
+
+
+def test_repro_of_a_case_that_the_kernel_declines_ends_with_3(capsys: Any) -> None:
+    status, out, _ = run(capsys, "repro", "paged_attention.Case()", "--kernel", "bad.declines")
+    assert (3, "bad.declines declines this case: serves nothing at all\n") == (status, out)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "",
+        "nonsense",
+        "append_kv",
+        "append_kv.Case(",
+        "append_kv.Case(T=x)",
+        "append_kv.Case(tokens=3)",
+        "apend_kv.Case()",
+        "append_kv.Case(T='3')",
+        "append_kv.Case(T=13)",
+        "append_kv.Case(dtype='float13')",
+        "append_kv.Case(layout='diagonal')",
+        "paged_attention.Case(family='nomal')",
+        "paged_attention.Case(q_lens=1)",
+        "paged_attention.Case(S=0)",
+        "copy_blocks.Case(P=20000000)",
+    ],
+)
+def test_repro_of_what_is_no_case_is_a_usage_error(capsys: Any, case: str) -> None:
+    """Status 1 would say that the kernel is at fault."""
+    status, _, err = run(capsys, "repro", case, "--kernel", "torch.eager")
+    assert 2 == status
+    assert err.startswith("yaie: ")
+
+
+def test_repro_with_an_unknown_kernel_is_a_usage_error(capsys: Any) -> None:
+    status, _, err = run(capsys, "repro", "append_kv.Case()", "--kernel", "torch.eagre")
+    assert 2 == status
+    assert "no kernel 'torch.eagre'; did you mean torch.eager?" in err
+
+
+@pytest.mark.parametrize("argv", [[], ["chekc"], ["repro", "append_kv.Case()"], ["check", "-x"]])
+def test_wrong_usage_ends_with_2(argv: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert 2 == ended.value.code
+
+
+def test_the_printed_line_works_in_a_shell(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quotes and brackets of a Case survive: what a failure prints can be pasted."""
+    for name, value in PLUGIN.items():
+        monkeypatch.setenv(name, value)
+    case = "append_kv.Case(T=3, dtype='bfloat16', layout='fused')"
+    _, out, _ = run(capsys, "repro", case, "--kernel", "bad.append_forgets_the_last_token")
+    line = next(row for row in out.splitlines() if "reproduce:" in row).partition(": ")[2].strip()
+    command = shlex.split(line)
+    assert ["yaie", "repro", case, "--kernel", "bad.append_forgets_the_last_token"] == command
+    done = subprocess.run(
+        [sys.executable, "-m", "yaie.cli", *command[1:]], capture_output=True, text=True
+    )
+    assert 1 == done.returncode
+    assert "fails the check 'exact'" in done.stdout

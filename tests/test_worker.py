@@ -1,0 +1,221 @@
+"""The disposable process: what it answers, how it ends, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import PLUGIN, watchdog
+
+from yaie import execution, ops
+from yaie.arena import POISONS, Arena, Placement, Regions
+from yaie.check import Judge
+from yaie.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
+from yaie.fill import Fill
+from yaie.worker import Died, TimedOut, Worker
+
+TIMEOUT_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def worker(bad: None) -> Iterator[Worker]:
+    with Worker(PLUGIN) as worker:
+        yield worker
+
+
+def job(kernel: str, regions: Regions, name: str = "paged_attention") -> Job:
+    """A good call for a kernel, its arguments in region 0."""
+    op, arena = ops.get(name), Arena(1 << 20)
+    args, options = op.inputs(op.good, Fill(arena, 0))
+    bytes_ = arena.bytes(POISONS[0])
+    regions[0][: len(bytes_)] = bytes_
+    places = {
+        name: [Placement.of(t, arena.base) for t in a] if isinstance(a, list)
+        else Placement.of(a, arena.base)
+        for name, a in args.items()
+    }  # fmt: skip
+    return Job(op.name, kernel, places, options, arena.top, (Run(0, POISONS[0]),))
+
+
+def asked(worker: Worker, kernel: str, timeout: float = TIMEOUT_S) -> Any:
+    return worker.ask(job(kernel, worker.regions), timeout)
+
+
+def test_a_job_is_answered_with_an_outcome_for_each_run(worker: Worker) -> None:
+    (outcome,) = asked(worker, "good.attention")
+    assert isinstance(outcome, Outcome)
+    assert outcome.raised is None
+    assert [(3, 4, 8), (3, 4)] == [place.shape for place in outcome.results]
+    assert outcome.seconds > 0
+
+
+def test_results_lie_in_the_region_that_both_processes_see(worker: Worker) -> None:
+    (outcome,) = asked(worker, "good.attention")
+    out, lse = (place.view(torch.from_numpy(worker.regions[0])) for place in outcome.results)
+    assert bool(out.isfinite().all())
+    assert bool(lse.isfinite().all())
+
+
+def test_one_worker_serves_many_jobs_and_a_fresh_one_follows_a_dead_one(worker: Worker) -> None:
+    asked(worker, "good.attention")
+    first = worker.pid
+    asked(worker, "good.attention")
+    assert first == worker.pid
+    asked(worker, "bad.abort")
+    asked(worker, "good.attention")
+    assert first != worker.pid
+
+
+def test_an_exception_is_an_outcome_and_the_worker_lives_on(worker: Worker) -> None:
+    asked(worker, "good.attention")
+    first = worker.pid
+    (outcome,) = asked(worker, "bad.raises")
+    assert Raised("RuntimeError", "an illegal memory access was encountered") == outcome.raised
+    assert first == worker.pid
+
+
+def test_a_dead_worker_is_told_with_its_end_and_its_last_words(worker: Worker) -> None:
+    asked(worker, "good.babbles")
+    answer = asked(worker, "bad.abort")
+    assert isinstance(answer, Died)
+    assert "killed by SIGABRT" == answer.how
+    assert answer.stderr.strip().endswith("an assertion of the kernel: i < n")
+    assert "xxx" not in answer.stderr, "words of an earlier job"
+
+
+def test_last_words_are_few(worker: Worker) -> None:
+    answer = asked(worker, "bad.babbles_and_aborts")
+    assert len(answer.stderr) <= 2000
+    assert answer.stderr.strip().endswith("the last words")
+
+
+def test_a_worker_that_does_not_answer_is_killed(worker: Worker) -> None:
+    asked(worker, "good.attention")
+    pid, started = worker.pid, time.monotonic()
+    assert TimedOut(0.5) == asked(worker, "bad.infinite_loop", timeout=0.5)
+    assert time.monotonic() - started < 3
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_kernel_that_is_not_registered_in_the_worker_is_an_outcome(worker: Worker) -> None:
+    (outcome,) = asked(worker, "bad.unheard_of")
+    assert "ValueError" == outcome.raised.type
+    assert "no kernel 'bad.unheard_of'" in outcome.raised.message
+
+
+def test_a_call_with_arguments_that_the_door_refuses_is_an_outcome(worker: Worker) -> None:
+    good = job("good.attention", worker.regions)
+    wrong = {**good.args, "kv_lens": good.args["q_indptr"]}
+    (outcome,) = worker.ask(
+        Job(good.op, good.kernel, wrong, good.options, good.top, good.runs), TIMEOUT_S
+    )
+    assert ("ValueError", True) == (
+        outcome.raised.type,
+        "kv_lens: B is 3" in outcome.raised.message,
+    )
+
+
+def test_a_refusal_is_answered_with_what_was_raised(worker: Worker) -> None:
+    answer = worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
+    assert ("TypeError", False, False) == (answer.raised.type, answer.wrote, answer.entered)
+
+
+def test_a_worker_that_cannot_start_says_why(bad: None) -> None:
+    broken = Worker({**PLUGIN, "YAIE_PLUGINS": "no_such_plugin"})
+    with watchdog(20), pytest.raises(RuntimeError, match=r"(?s)could not start.*no_such_plugin"):
+        broken.ask(RefusalJob("append_kv", "torch.eager", 0), 10)
+    broken.close()
+
+
+def test_nothing_is_left_of_a_closed_judge(bad: None) -> None:
+    """Neither processes nor files: a campaign opens many judges."""
+    op = ops.get("append_kv")
+    files = len(os.listdir("/proc/self/fd"))
+    judge = Judge(PLUGIN, TIMEOUT_S)
+    judge.judge(op, op.kernels["good.append"], op.good)
+    worker, zygote = judge.worker_pid, judge._worker._zygote.pid
+    assert Path(f"/proc/{worker}").exists()
+    judge.close()
+    assert not Path(f"/proc/{worker}").exists()
+    assert not Path(f"/proc/{zygote}").exists()
+    del judge
+    assert files == len(os.listdir("/proc/self/fd"))
+
+
+# What runs inside ----------------------------------------------------------------------------
+
+
+def heap(size: int = 1 << 16, top: int = 100) -> Heap:
+    return Heap(torch.zeros(size, dtype=torch.uint8), top, POISONS[0])
+
+
+def test_what_a_kernel_allocates_is_poisoned_and_guarded() -> None:
+    room = heap()
+    first, second = room.place(torch.empty(3)), room.place(torch.empty(5, dtype=torch.int8))
+    assert bool(first.isnan().all())
+    assert [-1] * 5 == second.tolist()
+    ((start, end), (next_start, next_end)) = room.spans
+    assert (12, 5) == (end - start, next_end - next_start)
+    assert start - 100 >= 256
+    assert next_start - end >= 256
+    assert {POISONS[0]} == set(room.base[100 : room.top].tolist())
+    assert room.top - next_end >= 256
+
+
+def test_an_allocation_keeps_shape_strides_and_dtype() -> None:
+    like = torch.empty(4, 3, dtype=torch.bfloat16).T
+    placed = heap().place(like)
+    assert (like.shape, like.stride(), like.dtype) == (placed.shape, placed.stride(), placed.dtype)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_what_does_not_fit_is_a_memory_error_whether_first_or_later(before: int) -> None:
+    room = heap()
+    for _ in range(before):
+        room.place(torch.empty(1))
+    with pytest.raises(MemoryError, match="the kernel allocated"):
+        room.place(torch.empty(1 << 16))
+
+
+def test_a_result_from_elsewhere_is_copied_and_one_in_place_is_not() -> None:
+    room = heap()
+    inside = room.place(torch.empty(2)).fill_(7.0)
+    assert (inside.data_ptr(), 1) == (
+        room.adopt(inside).view(room.base).data_ptr(),
+        len(room.spans),
+    )
+    outside = room.adopt(torch.tensor([3.0, 4.0]))
+    assert [3.0, 4.0] == outside.view(room.base).tolist()
+    assert 2 == len(room.spans)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: torch.empty(3),
+        lambda x: torch.empty_like(x),
+        lambda x: x.new_empty(3),
+        lambda x: torch.empty_strided((3,), (2,)),
+        lambda x: x.new_empty_strided((3,), (2,)),
+        lambda x: torch.zeros(3),
+        lambda x: x.new_full((3,), 2.0),
+        lambda x: torch.ones_like(x),
+    ],
+)
+def test_every_way_to_allocate_through_torch_is_guarded(make: Any) -> None:
+    room, source = heap(), torch.ones(3)
+    with execution._GuardedAllocations(room):
+        made = make(source)
+    assert 0 <= made.data_ptr() - room.base.data_ptr() < room.base.numel()
+
+
+def test_filled_allocations_hold_what_they_were_filled_with() -> None:
+    with execution._GuardedAllocations(heap()):
+        assert [0.0, 0.0] == torch.zeros(2).tolist()
+        assert [1.0] == torch.ones(1).tolist()
+        assert [5.0] == torch.full((1,), 5.0).tolist()
