@@ -206,7 +206,7 @@ def test_a_name_like_no_other_lists_what_is_known() -> None:
 def test_a_choice_that_fits_no_op_at_all_is_an_error_and_never_silent(choice: str) -> None:
     """A misspelt name must not fall back to the default: the user would time the wrong kernel."""
     op = ops.get("append_kv")
-    with pytest.raises(ValueError, match=r"no (kernel|op)"), use(choice):
+    with pytest.raises(ValueError, match=r"no (kernel|op)"), yaie.use(choice):
         op(**good(op))
 
 

@@ -420,7 +420,7 @@ def test_the_order_of_threads_and_their_number_change_nothing(op: ops.Op) -> Non
     [
         "copy_blocks.Case(page=(1, 1, 1, 1, 1, 1, 1, 1))",
         "copy_blocks.Case(dtype='float64')",
-        "copy_blocks.Case(dtype='bool', page=(3,))",
+        "copy_blocks.Case(dtype='int64', page=(3,))",
         "copy_blocks.Case(page=())",
         "paged_attention.Case(D=8, Dv=16)",
         "paged_attention.Case(D=12, Dv=12)",

@@ -84,14 +84,14 @@ def test_a_dead_worker_is_told_with_its_end_and_its_last_words(worker: Worker) -
     answer = asked(worker, "bad.abort")
     assert isinstance(answer, Died)
     assert "killed by SIGABRT" == answer.how
-    assert answer.stderr.strip().endswith("an assertion of the kernel: i < n")
-    assert "xxx" not in answer.stderr, "words of an earlier job"
+    assert answer.last_words.strip().endswith("an assertion of the kernel: i < n")
+    assert "xxx" not in answer.last_words, "words of an earlier job"
 
 
 def test_last_words_are_few(worker: Worker) -> None:
     answer = asked(worker, "bad.babbles_and_aborts")
-    assert len(answer.stderr) <= 2000
-    assert answer.stderr.strip().endswith("the last words")
+    assert len(answer.last_words) <= 2000
+    assert answer.last_words.strip().endswith("the last words")
 
 
 def test_a_worker_that_does_not_answer_is_killed(worker: Worker) -> None:

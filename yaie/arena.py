@@ -86,13 +86,6 @@ class Slab:
         self._holes[index] = 0  # type: ignore[index]
         return self.tensor
 
-    def erase(self, index: object) -> None:
-        """Make a hole again at ``index``: the poison of each run will stand there."""
-        self._holes[index] = -1  # type: ignore[index]
-        bytes_ = torch.empty_like(self.tensor[index])  # type: ignore[index]
-        bytes_.view(torch.uint8).fill_(POISONS[0])
-        self.tensor[index] = bytes_  # type: ignore[index]
-
 
 _HOLE_DTYPES = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -134,6 +127,7 @@ class Arena:
         return Slab(place.view(self._base), holes.view(self._hole_base))
 
     def _reserve(self, end: int) -> None:
+        end = -(-end // ALIGNMENT) * ALIGNMENT  # so that the whole can be viewed as any dtype
         if end > len(self._data):
             need, have = end >> 20, len(self._data) >> 20
             raise MemoryError(f"the case needs {need} MiB of arena, there are {have} MiB")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from yaie import kernels, ops
-from yaie.arena import POISONS, Arena, Bytes, Placement
+from yaie.arena import GUARD, POISONS, Arena, Bytes, Placement
 from yaie.compare import Contract, Judgement, Receipt, Verdict
 from yaie.dispatch import nearest
 from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run
@@ -80,6 +80,7 @@ class Judge:
         self._worker = Worker(environment)
         self._arena = Arena()
         self._timeout = timeout
+        self._served: Kernel | None = None
 
     def close(self) -> None:
         """End the worker."""
@@ -100,9 +101,13 @@ class Judge:
         """What the kernel does on the case. Never raises for a fault of the kernel."""
         layout = self._lay_out(op, case)
         device = "cuda" if kernel.device == "cuda" else "cpu"
-        reason = kernel.declines(replace(layout.call, device=torch.device(device)))
+        try:
+            reason = kernel.declines(replace(layout.call, device=torch.device(device)))
+        except Exception as error:
+            return Verdict("fail", "error", f"supports raised {type(error).__name__}: {error}")
         if reason is not None:
             return Verdict("unsupported", reason=reason)
+        self._change_to(kernel)
         runs = (
             Run(0, POISONS[0], kernels.Schedule("round-robin")),
             Run(1, POISONS[1], kernels.Schedule("random", case.seed)),
@@ -118,11 +123,20 @@ class Judge:
             self._check_memory(layout, outcomes, before, after, runs)
             results = [self._results(layout, o, r) for o, r in zip(outcomes, runs, strict=True)]
             judgement = self._judge_results(layout, kernel.contract, expected, results[0])
-            self._check_runs(job, kernel, results, before)
+            if not kernel.deterministic:
+                self._judge_results(layout, kernel.contract, expected, results[1])
+            self._check_runs(layout, job, kernel, results, before)
         except _Fault as fault:
             return fault.verdict
         seconds = sum(outcome.seconds for outcome in outcomes)
         return Verdict("pass", receipt=judgement, seconds=seconds)
+
+    def _change_to(self, kernel: Kernel) -> None:
+        """A fresh worker for another kernel: what one does to its process is not the next one's
+        fault."""
+        if self._served is not kernel:
+            self._worker.retire()
+            self._served = kernel
 
     def _lay_out(self, op: Op, case: Any) -> _Layout:
         args, options = op.inputs(case, Fill(self._arena, case.seed))
@@ -222,7 +236,12 @@ class Judge:
         return worst
 
     def _check_runs(
-        self, job: Job, kernel: Kernel, results: Sequence[Sequence[Tensor]], before: Sequence[Bytes]
+        self,
+        layout: _Layout,
+        job: Job,
+        kernel: Kernel,
+        results: Sequence[Sequence[Tensor]],
+        before: Sequence[Bytes],
     ) -> None:
         """The two runs must agree bit for bit; if they do not, find out what made the
         difference."""
@@ -230,10 +249,12 @@ class Judge:
             return
         first, second = job.runs
         where = _first_difference(job.op, results[0], results[1])
-        if not _same_bits(results[0], self._again(job, first, before[0])):
+        if not _same_bits(results[0], self._again(layout, job, first, before[0])):
             raise _Fault("repeat", f"the same call twice gives different bits: {where}")
         other = replace(first, schedule=second.schedule)
-        if job.device == "cpu" and not _same_bits(results[0], self._again(job, other, before[0])):
+        if job.device == "cpu" and not _same_bits(
+            results[0], self._again(layout, job, other, before[0])
+        ):
             raise _Fault(
                 "schedule",
                 f"the result depends on the order of threads ({first.schedule} against "
@@ -245,19 +266,19 @@ class Judge:
             f"fresh memory), or on addresses: {where}",
         )
 
-    def _again(self, job: Job, run: Run, before: Bytes) -> list[Tensor]:
+    def _again(self, layout: _Layout, job: Job, run: Run, before: Bytes) -> list[Tensor]:
         """The results of one more run."""
         single = replace(job, runs=(run,))
         self._begin(single, [before])
         (outcome,) = self._finish(single, job.device)
-        base = torch.from_numpy(self._worker.regions[run.region])
-        return [cast(Placement, place).view(base).clone() for place in outcome.results]
+        return self._results(layout, outcome, run)
 
     def judge_refusal(self, op: Op, kernel: Kernel, number: int) -> Verdict:
         """Whether the kernel refuses bad input ``number`` of the op: the named exception, the words
         that its message must contain, nothing written, no launcher entered."""
         refusal = op.refusals[number]
         device = "cuda" if kernel.device == "cuda" else "cpu"
+        self._change_to(kernel)
         answer = self._worker.ask(RefusalJob(op.name, kernel.name, number, device), self._timeout)
         try:
             _raise_if_dead(answer)
@@ -285,7 +306,7 @@ def _raise_if_dead(answer: Any) -> None:
         fault.verdict = replace(fault.verdict, status="timeout")
         raise fault
     if isinstance(answer, Died):
-        last = answer.stderr.strip().splitlines()[-3:]
+        last = answer.last_words.strip().splitlines()[-3:]
         fault = _Fault("crash", " | ".join([f"the worker was {answer.how}", *last]))
         fault.verdict = replace(fault.verdict, status="crash")
         raise fault
@@ -316,6 +337,10 @@ def _check_guards(outcome: Outcome, region: Bytes, top: int, poison: int) -> Non
             at = top + int((gap != poison).argmax())
             raise _Fault("guard", f"wrote {start - at} bytes before something that it allocated")
         top = end
+    behind = region[top : top + GUARD]
+    if outcome.heap and not (behind == poison).all():
+        at = int((behind != poison).argmax())
+        raise _Fault("guard", f"wrote {at} bytes behind the last thing that it allocated")
 
 
 def _describe_byte(

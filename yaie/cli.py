@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         status: int = args.run(args)
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         print(f"yaie: {error}", file=sys.stderr)
         return EXIT_USAGE
     return status
@@ -101,6 +101,8 @@ def _summary(op: Op) -> dict[str, Any]:
 
 def _check(args: argparse.Namespace) -> int:
     kernels.load()
+    if args.seeds < 1:
+        raise ValueError(f"--seeds is {args.seeds}, must be at least 1")
     chosen = [
         (op, kernel)
         for op in ops.OPS.values()
@@ -110,15 +112,15 @@ def _check(args: argparse.Namespace) -> int:
     ]
     if not chosen:
         raise ValueError(f"no kernel fits --op {args.op} --kernel {args.kernel}")
-    failed = 0
     with Judge() as judge:
-        for op, kernel in chosen:
-            failed += not _check_kernel(judge, op, kernel, args.seeds)
-    return EXIT_FAILED if failed else EXIT_OK
+        statuses = [_check_kernel(judge, op, kernel, args.seeds) for op, kernel in chosen]
+    if EXIT_FAILED in statuses:
+        return EXIT_FAILED
+    return EXIT_OK if EXIT_OK in statuses else EXIT_NOTHING
 
 
-def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> bool:
-    """Judge one kernel; print its row, and what is wrong with it."""
+def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> int:
+    """Judge one kernel; print its row, and what is wrong with it. The exit status it deserves."""
     judged = []
     for dtype in ("float32", "float16", "bfloat16"):
         for seed in range(seeds):
@@ -129,8 +131,9 @@ def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> bool:
     ok = all(verdict.ok for verdict in [*verdicts, *refused])
     passed = sum(verdict.status == "pass" for verdict in verdicts)
     refusals = sum(verdict.ok for verdict in refused)
+    mark = "FAIL" if not ok else "ok  " if passed else "none"
     print(
-        f"{'ok  ' if ok else 'FAIL'}  {op.name:18} {kernel.name:18} {passed} of {len(verdicts)} "
+        f"{mark}  {op.name:18} {kernel.name:18} {passed} of {len(verdicts)} "
         f"cases pass, {refusals} of {len(refused)} bad inputs refused"
     )
     for case, verdict in judged:
@@ -140,7 +143,9 @@ def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> bool:
     for verdict in refused:
         if not verdict.ok:
             print(f"      {verdict.reason}")
-    return ok
+    if not ok:
+        return EXIT_FAILED
+    return EXIT_OK if passed else EXIT_NOTHING
 
 
 def _repro(args: argparse.Namespace) -> int:

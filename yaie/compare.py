@@ -170,10 +170,11 @@ class Budget:
         error = (value - self.expected).abs()
         allowed = torch.stack(list(self.terms.values())).sum(0)
         equal = value == self.expected  # infinities too, of which the difference is NaN
-        within = (error <= allowed) | equal
+        # An infinity is right where it is expected and nowhere else, whatever a term would allow.
+        within = (error <= allowed) & (value.isfinite() & self.expected.isfinite()) | equal
         receipt = self._receipt(output, value, error, allowed, equal)
         if bool(within.all()):
-            return self._judge_rows(output, error, receipt)
+            return self._judge_rows(output, error.masked_fill(equal, 0.0), receipt)
         wrong_special = ~(equal | self.expected.isfinite())
         if bool(wrong_special.any()):
             index = _unravel(int(wrong_special.to(torch.int8).argmax()), value)
@@ -186,7 +187,7 @@ class Budget:
         self, output: str, value: Tensor, error: Tensor, allowed: Tensor, equal: Tensor
     ) -> Receipt:
         # NaN is the worst error of all; an element that is exact uses nothing, allowance or not.
-        used = (error / allowed).nan_to_num(nan=torch.inf).masked_fill(equal, 0.0)
+        used = (error / allowed).nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(equal, 0.0)
         index = _unravel(int(used.argmax()), used)
         shares = {name: float(term[index]) for name, term in self.terms.items()}
         return Receipt(

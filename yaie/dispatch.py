@@ -32,6 +32,9 @@ class Choosable(Protocol):
     def declines(self, call: Any) -> str | None: ...
 
 
+MOST_NAMES = 20
+"""How many known names a message lists."""
+
 K = TypeVar("K", bound=Choosable)
 
 _used: ContextVar[tuple[str, ...]] = ContextVar("yaie_use", default=())
@@ -68,6 +71,19 @@ def checked(on: bool = True) -> Iterator[None]:
         _checked.reset(token)
 
 
+def check_choices(choices: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
+    """ValueError for a choice that fits no op and kernel of ``known`` (op -> kernel names): a
+    misspelt one would be passed over in silence."""
+    for choice in choices:
+        wanted_op, _, pattern = choice.rpartition("=")
+        fitting = [op for op in known if fnmatch.fnmatchcase(op, wanted_op or "*")]
+        if not fitting:
+            raise ValueError(f"{choice!r}: no op {wanted_op!r}{nearest(wanted_op, list(known))}")
+        names = sorted({name for op in fitting for name in known[op]})
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"{choice!r}: no kernel {pattern!r}{nearest(pattern, names)}")
+
+
 def contents_checked(device: str) -> bool:
     """Whether a call on ``device`` ("cpu", "cuda") checks the contents of its tensors."""
     explicit = _checked.get()
@@ -85,7 +101,7 @@ def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -
     ranked = sorted(kernels.values(), key=lambda k: -k.preference)
     if explicit is not None:
         return _first_willing(op, _matching(op, ranked, explicit), call)
-    for source in (_used.get(), _environment()):
+    for source in (_used.get(), environment()):
         for choice in source:
             wanted_op, _, pattern = choice.rpartition("=")
             if wanted_op and not fnmatch.fnmatchcase(op, wanted_op):
@@ -93,10 +109,13 @@ def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -
             if not wanted_op and not _fitting(ranked, pattern):
                 continue
             return _first_willing(op, _matching(op, ranked, pattern), call)
-    return _first_willing(op, [k for k in ranked if k.preference >= 0], call)
+    candidates = [k for k in ranked if k.preference >= 0]
+    candidates += [k for k in ranked if k.name == "reference"]
+    return _first_willing(op, candidates, call)
 
 
-def _environment() -> tuple[str, ...]:
+def environment() -> tuple[str, ...]:
+    """The choices in YAIE_KERNEL."""
     text = os.environ.get("YAIE_KERNEL", "")
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -116,7 +135,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """``"; did you mean …? (known: …)"``, to append to an unknown-name message."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    return f"{hint} (known: {', '.join(sorted(known))})"
+    shown = sorted(known)[:MOST_NAMES]
+    more = f", and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
+    return f"{hint} (known: {', '.join(shown)}{more})"
 
 
 def _first_willing(op: str, candidates: Sequence[K], call: Any) -> K:

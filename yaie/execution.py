@@ -118,6 +118,12 @@ class Heap:
         self.top = end
         return place.view(self.base)
 
+    def shares_arguments(self, result: Tensor) -> bool:
+        """Whether a result lies in the memory of the arguments: whoever changes those next would
+        change it."""
+        offset = result.data_ptr() - self.base.data_ptr()
+        return result.numel() > 0 and 0 <= offset < self.start
+
     def adopt(self, result: Tensor) -> Placement:
         """The place of a result; one that lies elsewhere is copied into the region first."""
         offset = result.data_ptr() - self.base.data_ptr()
@@ -215,6 +221,8 @@ def _described(result: Any, heap: Heap) -> Any:
         return f"a {type(result).__name__}, no tensor"
     if result.device != heap.base.device:
         return f"on {result.device}, not on {heap.base.device}"
+    if heap.shares_arguments(result):
+        return "a view of an argument's memory"
     return heap.adopt(result)
 
 

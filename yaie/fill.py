@@ -113,8 +113,11 @@ class Sequences:
         for query, keys in self.focus():
             want = score(len(keys))
             at = (~want.isnan()).nonzero()[:, 0]
-            direction = query / query.square().sum(-1, keepdim=True).clamp_min(1e-6)
-            keys[at] = direction * (want[at] * math.sqrt(query.shape[-1]))[:, None, None]
+            root = math.sqrt(query.shape[-1])
+            # A tiny query would need keys beyond float16's range.
+            query *= (0.5 * root / query.norm(dim=-1, keepdim=True).clamp_min(1e-6)).clamp_min(1)
+            direction = query / query.square().sum(-1, keepdim=True)
+            keys[at] = direction * (want[at] * root)[:, None, None]
 
 
 def _normal(s: Sequences) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,10 +34,21 @@ def print_as_repr(self: Any, printer: Any, cycle: bool) -> None:
     printer.text(repr(self))
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+def one_of(names: Iterable[str], *, default: str) -> Any:
+    """A field of a Case that holds one of these names."""
+    return field(default=default, metadata={"one_of": tuple(names)})
+
+
+def at_least(least: int, *, default: int) -> Any:
+    """A field of a Case that holds a number not below ``least``."""
+    return field(default=default, metadata={"at_least": least})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(one_of, at_least))
 def case(cls: C) -> C:
-    """Make a class the Case of the op page it stands on: frozen, keyword-only, and with a ``repr``
-    that names the op, leaves defaults out and can be pasted back (``yaie repro``)."""
+    """Make a class the Case of the op page it stands on: frozen, keyword-only, checked when it is
+    made (types, ``one_of``, ``at_least``, and its own method ``check``), and with a ``repr`` that
+    names the op, leaves defaults out and can be pasted back (``yaie repro``)."""
 
     def __repr__(self: Any) -> str:
         shown = [
@@ -48,10 +59,32 @@ def case(cls: C) -> C:
         page = type(self).__module__.rpartition(".")[2]
         return f"{page}.Case({', '.join(shown)})"
 
+    def __post_init__(self: Any) -> None:
+        for f in dataclasses.fields(self):
+            _check_field(f, getattr(self, f.name))
+        if hasattr(self, "check"):
+            self.check()
+
     cls.__repr__ = __repr__  # type: ignore[assignment]
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     cls._repr_pretty_ = print_as_repr  # type: ignore[attr-defined]
     dataclass(frozen=True, kw_only=True, repr=False)(cls)  # changes the class in place
     return cls
+
+
+def _check_field(f: dataclasses.Field[Any], value: Any) -> None:
+    kind = type(f.default)
+    numbers = kind is float or f.default is None
+    if not (type(value) is kind or (numbers and (value is None or type(value) in (int, float)))):
+        raise ValueError(f"{f.name} is {value!r}, must be of type {kind.__name__}")
+    if kind is tuple and not all(type(v) is int for v in value):
+        raise ValueError(f"{f.name} is {value!r}, must hold whole numbers")
+    names = f.metadata.get("one_of")
+    if names is not None and value not in names:
+        raise ValueError(f"{f.name} is {value!r}{dispatch.nearest(value, names)}")
+    least = f.metadata.get("at_least")
+    if least is not None and value < least:
+        raise ValueError(f"{f.name} is {value}, must be at least {least}")
 
 
 @dataclass(frozen=True)
@@ -152,7 +185,7 @@ class Op:
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.register(Kernel(self.name, "reference", self._run_reference))
+        self.register(Kernel(self.name, "reference", self._run_reference, preference=-1))
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -168,9 +201,7 @@ class Op:
         chosen, call = self.prepare(*args, kernel=kernel, **options)
         return chosen.run(**call.args, **call.options)
 
-    def prepare(
-        self, *args: Any, kernel: str | None = None, **options: Any
-    ) -> tuple[Kernel, Call]:
+    def prepare(self, *args: Any, kernel: str | None = None, **options: Any) -> tuple[Kernel, Call]:
         """All of a call but its running: the checks, and the choice of a kernel."""
         call = self.bind(*args, **options)
         if dispatch.contents_checked(call.device.type):
@@ -241,7 +272,8 @@ class Op:
         return (*from_signature(self.signature), *self.errors)
 
     def parse_case(self, text: str) -> Any:
-        """Read back the ``repr`` of one of this op's Cases; ValueError when it is none."""
+        """Read back the ``repr`` of one of this op's Cases; ValueError, in words, when it is none
+        or makes no sense."""
         m = re.fullmatch(r"\s*(?:(\w+)\.)?Case\((.*)\)\s*", text, re.DOTALL)
         if m is None or m[1] not in (None, self.name):
             raise ValueError(f"not a Case of {self.name}: {text!r}")
@@ -249,6 +281,8 @@ class Op:
             node = ast.parse(f"f({m[2]})", mode="eval").body
             assert isinstance(node, ast.Call) and not node.args
             values = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
+            if len(values) < len(node.keywords):
+                raise ValueError("a name stands twice")
             return self.Case(**values)
         except (SyntaxError, AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f"not a Case of {self.name}: {text!r} ({error})") from error
+            raise ValueError(f"not a Case of {self.name}: {text!r}: {error}") from error

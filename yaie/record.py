@@ -27,6 +27,7 @@ from yaie.kernels import native
 from yaie.op import Op
 
 SCHEMA = 1
+SOURCE = Path(__file__).parent
 DEFAULT_FOLDER = Path("reports/records")
 
 
@@ -53,7 +54,9 @@ def provenance() -> dict[str, Any]:
 
 def _git(*args: str) -> str | None:
     with contextlib.suppress(OSError):
-        done = subprocess.run(["git", *args], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(SOURCE), *args], capture_output=True, text=True, check=False
+        )
         if done.returncode == 0:
             return done.stdout.strip()
     return None

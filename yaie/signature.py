@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+FLOAT_NAMES = ("float32", "float16", "bfloat16")
 _DTYPES = {"float32": torch.float32, "int32": torch.int32, "int64": torch.int64}
 
 _PARAM = re.compile(
-    r"(?P<name>\w+)(?P<mutated>!?):\s*(?P<list>list\[)?(?P<dtype>\w+)\[(?P<axes>[^\]]*)\]\]?"
-    r"(?P<contiguous>\s+contiguous)?$"
+    r"(?P<name>\w+)(?P<mutated>!?):\s*(?P<list>list\[)?(?P<dtype>\w+)\[(?P<axes>[^\]]*)\]"
+    r"(?P<end>\]?)(?P<contiguous>\s+contiguous)?$"
 )
 _OPTION = re.compile(r"(?P<name>\w+)\s*=\s*(?P<default>.+)$")
 _AXIS = re.compile(r"(?P<letter>[A-Za-z]\w*)(?:\+(?P<plus>\d+))?$")
@@ -71,9 +72,14 @@ def parse(text: str) -> Signature:
             target_is_option = True
         elif target_is_option:
             name, default = _parse_option(part)
+            if name in options:
+                raise ValueError(f"the option {name!r} stands twice in the signature {text!r}")
             options[name] = default
         else:
             params.append(_parse_param(part))
+    names = [p.name for p in params] + list(options)
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name stands twice in the signature {text!r}")
     results = () if right.strip() == "None" else tuple(_parse_param(p) for p in _split(right))
     return Signature(" ".join(text.split()), tuple(params), options, results)
 
@@ -86,15 +92,22 @@ def _split(text: str) -> list[str]:
         if ch == "," and depth == 0:
             parts.append(text[start:i].strip())
             start = i + 1
+    if depth:
+        raise ValueError(f"unbalanced brackets in {text!r}")
     parts.append(text[start:].strip())
     return [p for p in parts if p]
 
 
 def _parse_param(part: str) -> Param:
     m = _PARAM.match(part)
-    if m is None:
+    if m is None or bool(m["list"]) != bool(m["end"]):
         raise ValueError(f"not a tensor of a signature: {part!r}")
+    if m["dtype"] not in ("float", "any", *_DTYPES):
+        known = ", ".join(("float", "any", *_DTYPES))
+        raise ValueError(f"not a dtype of a signature ({known}): {m['dtype']!r} in {part!r}")
     axes = tuple(a.strip() for a in m["axes"].split(",") if a.strip())
+    if "..." in axes[:-1]:
+        raise ValueError(f"'...' stands for the rest of the axes, so it comes last: {part!r}")
     for axis in axes:
         if axis != "..." and not axis.isdigit() and _AXIS.match(axis) is None:
             raise ValueError(f"not an axis: {axis!r} in {part!r}")
@@ -107,7 +120,10 @@ def _parse_option(part: str) -> tuple[str, Any]:
     m = _OPTION.match(part)
     if m is None:
         raise ValueError(f"not an option of a signature: {part!r}")
-    return m["name"], ast.literal_eval(m["default"])
+    try:
+        return m["name"], ast.literal_eval(m["default"])
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"not a default of a signature: {part!r}") from error
 
 
 @dataclass(frozen=True)

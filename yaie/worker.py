@@ -2,7 +2,8 @@
 
 One zygote process imports torch and the kernels once and then only forks. A worker is such a fork:
 it starts in milliseconds, serves jobs over a socket, and may die at any time; the next job gets a
-fresh one. The zygote never touches a GPU, so a worker can.
+fresh one. The zygote never touches a GPU, so a worker can. A zygote that a kernel has killed or
+stopped is replaced too.
 """
 
 from __future__ import annotations
@@ -18,21 +19,23 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from yaie.arena import Regions
 
 GRACE_S = 2.0
 """How long a worker that has hung up may take to end."""
+START_S = 120.0
+"""How long the zygote may take to import torch and the kernels."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """The worker died over a job: how, and the last lines that it wrote to stderr."""
+    """The worker died over a job: how, and the last lines that it wrote."""
 
     how: str
-    stderr: str
+    last_words: str
 
 
 @dataclass(frozen=True)
@@ -47,87 +50,149 @@ class Worker:
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self.regions = Regions()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
+        self.pid = 0
+        self._environment = {**os.environ, **(environment or {})}
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
+        self._mark = 0
+        self._jobs: Connection | None = None
+        self._pidfd = -1
+        self._number = 0
+        self._answered = True
+        self._start_zygote()
+
+    def _start_zygote(self) -> None:
         self._control, theirs = socket.socketpair()
         fds = (theirs.fileno(), self.regions.fd)
         self._zygote = subprocess.Popen(
             [sys.executable, "-c", "from yaie import worker; worker.main()", *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
-            stderr=self._stderr,
-            env={**os.environ, **(environment or {})},
+            stdout=self._output,  # what kernels print is theirs, not the judge's
+            stderr=self._output,
+            env=self._environment,
         )
         theirs.close()
-        self.pid = 0
-        self._mark = 0
-        self._jobs: Connection | None = None
+        self._control.settimeout(START_S)
 
     def begin(self, job: Any) -> None:
         """Hand a job to the worker; ``finish`` gives the answer. The caller may work meanwhile."""
+        if not self._answered:
+            self.retire()  # an exception came between; the answer would be taken for the next one
         if self._jobs is None:
             self._fork()
         assert self._jobs is not None
-        self._mark = self._stderr.seek(0, os.SEEK_END)
+        self._mark = self._output.seek(0, os.SEEK_END)
+        self._number += 1
+        self._answered = False
         with contextlib.suppress(OSError):  # a dead worker is found in finish()
-            self._jobs.send(job)
+            self._jobs.send((self._number, job))
 
     def finish(self, timeout: float) -> Any:
         """The worker's answer to the job that was begun, or Died, or TimedOut."""
+        answer = self._receive(timeout)
+        self._answered = True
+        return answer
+
+    def _receive(self, timeout: float) -> Any:
         assert self._jobs is not None
-        try:
-            if not self._jobs.poll(timeout):
+        deadline = time.monotonic() + timeout
+        while True:
+            ready = wait([self._jobs, self._pidfd], max(0.0, deadline - time.monotonic()))
+            if not ready:
                 self._bury(kill=True)
                 return TimedOut(timeout)
-            answer = self._jobs.recv()
-        except (EOFError, OSError):
-            how = self._bury(kill=False)
-            self._stderr.seek(self._mark)
-            return Died(how, self._stderr.read()[-2000:].decode(errors="replace"))
-        if answer.last:
-            self._bury(kill=False)
-        return answer.content
+            try:
+                # The pidfd alone: the worker is dead, though a child of its may hold the socket.
+                answer = self._jobs.recv() if self._jobs in ready else None
+            except (EOFError, OSError):
+                answer = None
+            if answer is None:
+                how = self._bury(kill=False)
+                self._output.seek(self._mark)
+                return Died(how, self._output.read()[-2000:].decode(errors="replace"))
+            if answer.number != self._number:
+                continue  # of a process that the kernel forked
+            if answer.last:
+                self._bury(kill=False)
+            return answer.content
 
     def ask(self, job: Any, timeout: float) -> Any:
         """Begin a job and wait for its answer."""
         self.begin(job)
         return self.finish(timeout)
 
+    def retire(self) -> None:
+        """End the present worker; the next job gets a fresh one."""
+        if self._jobs is not None:
+            self._bury(kill=True)
+        self._answered = True
+
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
-        try:
-            socket.send_fds(self._control, [b"F"], [theirs.fileno()])
-            pid = self._control.recv(8)
-        except OSError:
-            pid = b""
-        if len(pid) != 8:
-            self._stderr.seek(0)
-            text = self._stderr.read()[-4000:].decode(errors="replace")
-            raise RuntimeError(f"the kernel worker could not start:\n{text}")
-        theirs.close()
+        for attempt in (1, 2):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    socket.send_fds(self._control, [b"F"], [theirs.fileno()])
+                    pid = self._control.recv(8)
+                except OSError:
+                    pid = b""
+            if len(pid) == 8:
+                break
+            ours.close()
+            if attempt == 2:
+                self._output.seek(0)
+                text = self._output.read()[-4000:].decode(errors="replace")
+                raise RuntimeError(f"the kernel worker could not start:\n{text}")
+            self._replace_zygote()
         self.pid = int.from_bytes(pid, "little")
+        self._pidfd = os.pidfd_open(self.pid)
         self._jobs = Connection(ours.detach())
 
+    def _replace_zygote(self) -> None:
+        self._control.close()
+        self._zygote.kill()
+        self._zygote.wait()
+        self._start_zygote()
+
     def _bury(self, kill: bool) -> str:
-        """Forget the worker; say how it ended."""
+        """Forget the worker and what it forked; say how it ended."""
+        assert self._jobs is not None
         if kill:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        if self._jobs is not None:
-            self._jobs.close()
+            self._kill_group()
+        self._jobs.close()
         self._jobs = None
-        self._control.sendall(b"W" + self.pid.to_bytes(8, "little"))
-        status = int.from_bytes(self._control.recv(8), "little")
-        if os.WIFSIGNALED(status):
-            return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-        return f"exited with status {os.WEXITSTATUS(status)}"
+        self._control.settimeout(2 * GRACE_S)
+        try:
+            self._control.sendall(b"W" + self.pid.to_bytes(8, "little"))
+            status = int.from_bytes(self._control.recv(8), "little")
+        except OSError:
+            self._kill_group()
+            self._replace_zygote()
+            how = "lost together with the process that forks workers"
+        else:
+            self._kill_group()
+            if os.WIFSIGNALED(status):
+                how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+            else:
+                how = f"exited with status {os.WEXITSTATUS(status)}"
+        self._control.settimeout(START_S)
+        os.close(self._pidfd)
+        return how
+
+    def _kill_group(self) -> None:
+        """A worker leads a process group of its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the zygote and its worker."""
-        if self._jobs is not None:
-            self._bury(kill=True)
+        self.retire()
         self._control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._zygote.wait(GRACE_S)
+        self._zygote.kill()
         self._zygote.wait()
-        self._stderr.close()
+        self._output.close()
         self.regions.close()
 
     def __enter__(self) -> Worker:
@@ -139,10 +204,26 @@ class Worker:
 
 @dataclass(frozen=True)
 class Answer:
-    """A worker's answer; ``last`` says that the worker ends after it (its GPU context is lost)."""
+    """A worker's answer to job ``number``; ``last`` says that the worker ends after it (its GPU
+    context is lost)."""
 
+    number: int
     content: Any
     last: bool = False
+
+
+def main() -> None:
+    """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
+    import torch
+
+    from yaie import execution, kernels
+
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    kernels.load()
+    del execution  # imported here so that every fork has it
+    _zygote(control, Regions(int(sys.argv[2])))
 
 
 def _zygote(control: socket.socket, regions: Regions) -> None:
@@ -154,8 +235,11 @@ def _zygote(control: socket.socket, regions: Regions) -> None:
             if pid == 0:
                 control.close()
                 _die_with_parent()
+                os.setpgid(0, 0)
                 _serve(Connection(fds[0]), regions)
                 os._exit(0)
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)  # by whoever of the two comes first
             os.close(fds[0])
             control.sendall(pid.to_bytes(8, "little"))
         elif message[:1] == b"W":
@@ -187,14 +271,17 @@ def _serve(jobs: Connection, regions: Regions) -> None:
     """Answer jobs until the judge hangs up, or until a GPU error has spoilt this process."""
     from yaie.execution import Job, execute, execute_refusal
 
+    me = os.getpid()
     while True:
         try:
-            job = jobs.recv()
+            number, job = jobs.recv()
         except EOFError:
             return
         content: Any = execute(job, regions) if isinstance(job, Job) else execute_refusal(job)
+        if os.getpid() != me:
+            os._exit(0)  # forked by the kernel: it must not answer a second time
         lost = job.device != "cpu" and _gpu_lost()
-        jobs.send(Answer(content, lost))
+        jobs.send(Answer(number, content, lost))
         if lost:
             os._exit(1)
 
@@ -207,17 +294,3 @@ def _gpu_lost() -> bool:
     except RuntimeError:
         return True
     return False
-
-
-def main() -> None:
-    """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
-    import torch
-
-    from yaie import execution, kernels
-
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=int(sys.argv[1]))
-    kernels.load()
-    del execution  # imported here so that every fork has it
-    _zygote(control, Regions(int(sys.argv[2])))

@@ -113,7 +113,10 @@ def hunt(trial: Trial, toolchain: Toolchain, effort: Effort, folder: Path = FOLD
     except (BuildError, CatalogueError) as error:
         return Fate("error", "build", reason=str(error))
     built = time.perf_counter()
-    fate = _hunted(trial, extensions, effort)
+    try:
+        fate = _hunted(trial, extensions, effort)
+    except Exception as error:  # one mutant must not end the run
+        fate = Fate("error", "harness", reason=f"{type(error).__name__}: {error}")
     return Fate(**{**asdict(fate), "build_seconds": built - started})
 
 

@@ -29,11 +29,7 @@ void launch_for_dim(const Door& door, const SplitParams& p, const attention::Pag
         launch<T, 32, kHeads>(door, p, kv, options, stream);
 }
 
-}  // namespace
-
-void paged_attention_split_kv(View out, View lse, View partial_out, View partial_lse, View q,
-                              const PagedKV& kv, AttentionOptions options, StreamHandle stream) {
-    Door door = paged_attention::check(out, lse, q, kv);
+void check_splits(Door& door, const View& partial_out, const View& partial_lse) {
     door.admit("partial_out", partial_out, {"splits", "T", "Hq", "Dv"}, Kind::float32,
                Layout::contiguous);
     door.admit("partial_lse", partial_lse, {"splits", "T", "Hq"}, Kind::float32,
@@ -41,9 +37,10 @@ void paged_attention_split_kv(View out, View lse, View partial_out, View partial
     door.require(door["D"] == door["Dv"] && door["D"] % 8 == 0 && door["D"] <= 256,
                  "split_kv serves D = Dv, a multiple of 8 up to 256");
     door.require(door["splits"] >= 1 && door["splits"] <= 65535, "splits must be 1 to 65535");
-    if (lse.size() == 0) return;
+}
 
-    const attention::Paged paged = paged_attention::paged(door, kv);
+SplitParams params(const Door& door, const View& out, const View& lse, const View& partial_out,
+                   const View& partial_lse, const View& q, const attention::Paged& paged) {
     SplitParams p{};
     p.q = q.data;
     p.q_stride = q.stride[0];
@@ -56,13 +53,24 @@ void paged_attention_split_kv(View out, View lse, View partial_out, View partial
     p.partial_lse = partial_lse.as<float>();
     p.rows = door["T"];
     p.wide_loads = AccessWidth().fold(paged.k).fold(paged.v).bytes() == 16;
-    const attention::Options o = paged_attention::options(options);
+    return p;
+}
+
+}  // namespace
+
+void paged_attention_split_kv(View out, View lse, View partial_out, View partial_lse, View q,
+                              const PagedKV& kv, AttentionOptions options, StreamHandle stream) {
+    Door door = paged_attention::check(out, lse, q, kv);
+    check_splits(door, partial_out, partial_lse);
+    if (lse.size() == 0) return;
+    const attention::Paged paged = paged_attention::paged(door, kv);
+    const SplitParams p = params(door, out, lse, partial_out, partial_lse, q, paged);
     const bool grouped = door["Hq"] > door["Hk"];
     YAIE_FLOAT_SWITCH(q.dtype, T, {
         if (grouped)
-            launch_for_dim<T, 4>(door, p, paged, o, stream);
+            launch_for_dim<T, 4>(door, p, paged, paged_attention::options(options), stream);
         else
-            launch_for_dim<T, 1>(door, p, paged, o, stream);
+            launch_for_dim<T, 1>(door, p, paged, paged_attention::options(options), stream);
         if (p.splits > 1)
             SIMT_LAUNCH((paged_attention::merge_splits<T>), grid_x(door, lse.size()), 64, 0,
                         static_cast<simt::Stream>(stream), out.as<T>(), p.lse, p.partial_out,

@@ -209,7 +209,10 @@ def _split_kv_supports(call: Call) -> str | None:
     return None
 
 
-def _known_element_size(call: Call) -> str | None:
+def _plain_pages(call: Call) -> str | None:
+    rank = max((cache.dim() for cache in call.args["caches"]), default=0)
+    if rank > 8:
+        return f"a cache of rank {rank}, serves up to 8"
     sizes = {cache.element_size() for cache in call.args["caches"]}
     odd = sizes - {1, 2, 4, 8}
     return f"elements of {max(odd)} bytes, serves 1, 2, 4 and 8" if odd else None
@@ -218,8 +221,8 @@ def _known_element_size(call: Call) -> str | None:
 VARIANTS = (
     Variant("append_kv", "naive", _append_kv("naive")),
     Variant("append_kv", "vec", _append_kv("vec"), preference=10),
-    Variant("copy_blocks", "naive", _copy_blocks("naive"), _known_element_size),
-    Variant("copy_blocks", "vec", _copy_blocks("vec"), _known_element_size, preference=10),
+    Variant("copy_blocks", "naive", _copy_blocks("naive"), _plain_pages),
+    Variant("copy_blocks", "vec", _copy_blocks("vec"), _plain_pages, preference=10),
     Variant("paged_attention", "naive", _paged_attention_naive, _fits_in_shared),
     Variant(
         "paged_attention",

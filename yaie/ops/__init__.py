@@ -20,4 +20,9 @@ def get(name: str) -> Op:
     return OPS[name]
 
 
-__all__ = ["OPS", "append_kv", "copy_blocks", "get", "paged_attention"]
+def kernel_names() -> dict[str, list[str]]:
+    """The names of the registered kernels of each op."""
+    return {name: list(op.kernels) for name, op in OPS.items()}
+
+
+__all__ = ["OPS", "append_kv", "copy_blocks", "get", "kernel_names", "paged_attention"]

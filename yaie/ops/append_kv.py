@@ -27,27 +27,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.fill import Fill
-from yaie.op import Call, Cost, Op, case
+from yaie.fill import LAYOUTS, Fill
+from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.refusal import Refusal, put
-from yaie.signature import parse
+from yaie.signature import FLOAT_NAMES, parse
 
 
 @case
 class Case:
     """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none)."""
 
-    T: int = 4
-    P: int = 3
-    S: int = 4
-    Hk: int = 2
-    D: int = 8
-    Dv: int = 8
-    dtype: str = "float16"
-    skip: int = 0
-    layout: str = "dense"
-    family: str = "normal"
-    seed: int = 0
+    T: int = at_least(0, default=4)
+    P: int = at_least(0, default=3)
+    S: int = at_least(1, default=4)
+    Hk: int = at_least(1, default=2)
+    D: int = at_least(1, default=8)
+    Dv: int = at_least(1, default=8)
+    dtype: str = one_of(FLOAT_NAMES, default="float16")
+    skip: int = at_least(0, default=0)
+    layout: str = one_of(LAYOUTS, default="dense")
+    family: str = one_of(("normal", "bits"), default="normal")
+    seed: int = at_least(0, default=0)
+
+    def check(self) -> None:
+        """Slots are distinct, so there are as many as tokens."""
+        if self.T > self.P * self.S:
+            raise ValueError(f"T is {self.T}, more than the P*S = {self.P * self.S} slots")
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:

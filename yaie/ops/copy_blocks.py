@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from yaie.fill import Fill
-from yaie.op import Call, Cost, Op, case
+from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.refusal import Refusal, Spoil, change
-from yaie.signature import parse
+from yaie.signature import FLOAT_NAMES, parse
 
 KINDS = ("distinct", "fan-out", "identity", "mixed")
 
@@ -41,13 +41,15 @@ class Case:
     """L layers of P pages shaped ``page`` (S, Hk, D), M pairs of the given kind (at most what P
     allows: a page for each dst and, unless it is an identity, one for a src)."""
 
-    L: int = 2
-    P: int = 6
+    L: int = at_least(0, default=2)
+    P: int = at_least(1, default=6)
     page: tuple[int, ...] = (4, 2, 8)
-    M: int = 2
-    dtype: str = "float16"
-    kind: str = "distinct"
-    seed: int = 0
+    M: int = at_least(0, default=2)
+    dtype: str = one_of(
+        (*FLOAT_NAMES, "float64", "uint8", "int8", "int32", "int64"), default="float16"
+    )
+    kind: str = one_of(KINDS, default="distinct")
+    seed: int = at_least(0, default=0)
 
     def pairs(self, order: list[int]) -> list[tuple[int, int]]:
         """The pairs, from a random order of the pages."""

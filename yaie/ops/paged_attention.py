@@ -32,7 +32,6 @@ return a base-2 lse, convert it), vLLM block tables.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,58 +40,62 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.fill import FAMILIES, Fill, Sequences
-from yaie.op import Call, Cost, Op, case
-from yaie.ops._attention import (
-    MASK_EDGES,
-    OPTION_ERRORS,
-    Oracle,
-    Window,
-    attend,
-    check_options,
-    judges,
-    keep_mask,
-)
-from yaie.refusal import Refusal, put
-from yaie.signature import parse
+from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
+from yaie.op import Call, Cost, Op, at_least, case, one_of
+from yaie.ops import _attention as attention
+from yaie.ops import _paged as paged
+from yaie.signature import FLOAT_NAMES, parse
 
 
 @case
 class Case:
-    """A batch of sequences. ``table`` says how pages are chosen: "permuted", "reversed", or
-    "shared" (every sequence starts with the first page of sequence 0). ``spare`` counts pages that
-    no table names, ``tail`` the unused columns of the table."""
+    """A batch of sequences. ``table`` says how pages are chosen (_paged.TABLES), ``spare`` counts
+    pages that no row names, ``tail`` the unused columns of the table."""
 
     q_lens: tuple[int, ...] = (1,)
     kv_lens: tuple[int, ...] = (5,)
-    S: int = 4
-    Hk: int = 1
-    G: int = 1
-    D: int = 8
-    Dv: int = 8
-    dtype: str = "float16"
+    S: int = at_least(1, default=4)
+    Hk: int = at_least(1, default=1)
+    G: int = at_least(1, default=1)
+    D: int = at_least(1, default=8)
+    Dv: int = at_least(1, default=8)
+    dtype: str = one_of(FLOAT_NAMES, default="float16")
     causal: bool = True
-    window: Window = (-1, -1)
+    window: attention.Window = (-1, -1)
     softcap: float = 0.0
     scale: float | None = None
-    table: str = "permuted"
-    spare: int = 1
-    tail: int = 1
-    layout: str = "dense"
-    family: str = "normal"
-    seed: int = 0
+    table: str = one_of(paged.TABLES, default="permuted")
+    spare: int = at_least(0, default=1)
+    tail: int = at_least(0, default=1)
+    layout: str = one_of(LAYOUTS, default="dense")
+    family: str = one_of(FAMILIES, default="normal")
+    seed: int = at_least(0, default=0)
+
+    def check(self) -> None:
+        """One query length and one key length a sequence."""
+        if len(self.q_lens) != len(self.kv_lens) or min((*self.q_lens, *self.kv_lens, 0)) < 0:
+            raise ValueError(f"q_lens is {self.q_lens} and kv_lens is {self.kv_lens}")
 
     @property
     def pages(self) -> list[int]:
         """Pages that each sequence occupies."""
         return [-(-n // self.S) for n in self.kv_lens]
 
-    def first_kept(self, b: int) -> int:
-        """First key that some query of sequence b keeps (kv_len if none does)."""
-        q_len, kv_len = self.q_lens[b], self.kv_lens[b]
-        if not q_len:
-            return kv_len
-        return 0 if self.window[0] < 0 else max(0, kv_len - q_len - self.window[0])
+    @property
+    def kept(self) -> list[range]:
+        """The keys of each sequence that some query keeps."""
+        spans = []
+        for q_len, kv_len in zip(self.q_lens, self.kv_lens, strict=True):
+            behind = 0 if self.window[0] < 0 else max(0, kv_len - q_len - self.window[0])
+            spans.append(range(behind if q_len else kv_len, kv_len))
+        return spans
+
+    def keys_read(self) -> int:
+        """Slots that hold a key which some query keeps; one that several read counts once."""
+        if self.table != "shared" or not sum(self.kv_lens[:1]):
+            return sum(map(len, self.kept))
+        first_page = {j for keys in self.kept for j in keys if j < self.S}
+        return len(first_page) + sum(j >= self.S for keys in self.kept for j in keys)
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -102,43 +105,16 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     heads, dims = (case.Hk * case.G, case.Hk), (case.D, case.Dv)
     batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges)
     FAMILIES[case.family](batch)
-
-    rows, P = _rows(case, fill)
-    table = fill.slab((len(rows), max(case.pages, default=0) + case.tail), torch.int32)
-    slots, tokens, start = [], [], 0
-    for b, row in enumerate(rows):
-        table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
-        kept = range(case.first_kept(b), case.kv_lens[b])
-        slots += [row[j // S] * S + j % S for j in kept]
-        tokens += [start + j for j in kept]
-        start += case.kv_lens[b]
-    caches = []
-    for values in (batch.k, batch.v):
-        cache = fill.slab((P * S, *values.shape[1:]), dtype)
-        cache.write(values[tokens], torch.tensor(slots, dtype=torch.int64))
-        caches.append(cache.tensor.view(P, S, *values.shape[1:]))
+    rows, P = paged.page_rows(fill, case.pages, case.spare, case.table)
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
-        "k_cache": caches[0],
-        "v_cache": caches[1],
-        "block_table": table.tensor,
+        "k_cache": paged.paged_cache(fill, batch.k, rows, case.kept, (P, S), dtype),
+        "v_cache": paged.paged_cache(fill, batch.v, rows, case.kept, (P, S), dtype),
+        "block_table": paged.block_table(fill, rows, case.tail),
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
     }
     return args, {name: getattr(case, name) for name in ("causal", "scale", "window", "softcap")}
-
-
-def _rows(case: Case, fill: Fill) -> tuple[list[list[int]], int]:
-    """The pages of each sequence, and how many pages the pool has."""
-    total = sum(case.pages) + case.spare
-    order = fill.permutation(total).tolist()
-    if case.table == "reversed":
-        order = list(range(total - 1, -1, -1))
-    ends = list(itertools.accumulate(case.pages))
-    rows = [order[end - n : end] for n, end in zip(case.pages, ends, strict=True)]
-    if case.table == "shared" and rows and rows[0]:
-        rows = [[rows[0][0], *row[1:]] if row else row for row in rows]
-    return rows, total
 
 
 def reference(
@@ -150,10 +126,10 @@ def reference(
     q_indptr: Tensor,
     causal: bool,
     scale: float | None,
-    window: Window,
+    window: attention.Window,
     softcap: float,
-) -> Oracle:
-    """One sequence after the other: gather its keys and values, then attend."""
+) -> attention.Oracle:
+    """One sequence after the other: gather its keys and values, then attention.attend."""
     S, scale = k_cache.shape[1], 1 / math.sqrt(q.shape[2]) if scale is None else scale
     ends, parts = q_indptr.tolist(), []
     for b, kv_len in enumerate(kv_lens.tolist()):
@@ -163,25 +139,22 @@ def reference(
         k = k_cache[pages].flatten(0, 1)[:kv_len]
         v = v_cache[pages].flatten(0, 1)[:kv_len]
         rows = q[ends[b] : ends[b + 1]]
-        keep = keep_mask(len(rows), kv_len, causal, window, q.device)
-        parts.append(attend(rows, k, v, keep, scale, softcap))
-    return Oracle.concat(parts) if parts else Oracle.empty(q, v_cache)
+        keep = attention.keep_mask(len(rows), kv_len, causal, window, q.device)
+        parts.append(attention.attend(rows, k, v, keep, scale, softcap))
+    return attention.Oracle.concat(parts) if parts else attention.Oracle.empty(q, v_cache)
 
 
 def cost(case: Case) -> Cost:
     """Keys and values that some query keeps are read once (a shared page once), q and the tables
     once, out and lse written once; the flops are those of the pairs that the mask keeps."""
-    e = getattr(torch, case.dtype).itemsize
-    Hq, pairs, keys = case.Hk * case.G, 0, 0
-    for b, (q_len, kv_len) in enumerate(zip(case.q_lens, case.kv_lens, strict=True)):
-        keep = keep_mask(q_len, kv_len, case.causal, case.window, torch.device("cpu"))
-        pairs += int(keep.sum())
-        keys += kv_len - case.first_kept(b)
-    if case.table == "shared":
-        keys -= sum(min(case.S, n) for n in case.kv_lens[1:])
-    T, width = sum(case.q_lens), case.D + case.Dv
+    e, T = getattr(torch, case.dtype).itemsize, sum(case.q_lens)
+    Hq, width = case.Hk * case.G, case.D + case.Dv
+    pairs = sum(
+        int(attention.keep_mask(q, kv, case.causal, case.window, torch.device("cpu")).sum())
+        for q, kv in zip(case.q_lens, case.kv_lens, strict=True)
+    )
     tables = 4 * (sum(case.pages) + 2 * len(case.kv_lens) + 1)
-    moved = (T * Hq + max(keys, 0) * case.Hk) * width * e + 4 * T * Hq + tables
+    moved = (T * Hq + case.keys_read() * case.Hk) * width * e + 4 * T * Hq + tables
     return Cost(bytes=moved, flops=2 * width * Hq * pairs)
 
 
@@ -205,13 +178,11 @@ WORKLOADS = {
 }
 
 EDGES: dict[str, Callable[[Case], bool]] = {
-    **MASK_EDGES,
+    **attention.MASK_EDGES,
     "last page full": lambda c: any(n and n % c.S == 0 for n in c.kv_lens),
     "last page of one token": lambda c: c.S > 1 and any(n % c.S == 1 for n in c.kv_lens),
     "page larger than kv_len": lambda c: any(0 < n < c.S for n in c.kv_lens),
-    "window that empties pages": lambda c: any(
-        c.first_kept(b) >= c.S for b in range(len(c.q_lens))
-    ),
+    "window that empties pages": lambda c: any(keys.start >= c.S for keys in c.kept),
     "pages reversed": lambda c: c.table == "reversed" and any(n > 1 for n in c.pages),
     "pages shared": lambda c: c.table == "shared" and sum(n > 0 for n in c.pages) > 1,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
@@ -220,35 +191,11 @@ EDGES: dict[str, Callable[[Case], bool]] = {
 
 def contents(call: Call) -> None:
     """Checked mode: the batch is described consistently, and no page outside the pool is read."""
-    P, S, W = call.axes["P"], call.axes["S"], call.axes["W"]
-    indptr, kv_lens = call.args["q_indptr"].tolist(), call.args["kv_lens"].tolist()
-    if indptr[0] != 0 or indptr[-1] != call.axes["T"]:
-        ends = f"{indptr[0]}..{indptr[-1]}"
-        raise ValueError(f"paged_attention: q_indptr: is {ends}, must be 0..T = {call.axes['T']}")
-    if any(a > b for a, b in itertools.pairwise(indptr)):
-        raise ValueError("paged_attention: q_indptr: decreases")
-    rows = call.args["block_table"].tolist()
-    for b, kv_len in enumerate(kv_lens):
-        if not 0 <= kv_len <= W * S:
-            raise ValueError(
-                f"paged_attention: kv_lens: [{b}] is {kv_len}, outside 0..{W * S} = W*S"
-            )
-        for page in rows[b][: -(-kv_len // S)]:
-            if not 0 <= page < P:
-                raise ValueError(
-                    f"paged_attention: block_table: page {page} is outside [0, P = {P})"
-                )
+    paged.check_indptr(call, "q_indptr", "T")
+    paged.check_table(call, call.args["kv_lens"].tolist(), "kv_lens")
 
 
-ERRORS = (
-    *OPTION_ERRORS,
-    Refusal("q_indptr from 1", put("q_indptr", 1, 0), ValueError, "must be 0..T", contents=True),
-    Refusal("q_indptr falls", put("q_indptr", 9, 1), ValueError, "decreases", contents=True),
-    Refusal("kv_len < 0", put("kv_lens", -1, 0), ValueError, "[0] is -1", contents=True),
-    Refusal("kv_len > W*S", put("kv_lens", 13, 1), ValueError, "[1] is 13", contents=True),
-    Refusal("page at P", put("block_table", 4, 0, 1), ValueError, "page 4", contents=True),
-    Refusal("page < 0", put("block_table", -1, 0, 0), ValueError, "page -1", contents=True),
-)
+ERRORS = (*attention.OPTION_ERRORS, *paged.BATCH_ERRORS)
 
 paged_attention = Op(
     name="paged_attention",
@@ -267,7 +214,7 @@ paged_attention = Op(
     errors=ERRORS,
     good=Case(q_lens=(2, 1), kv_lens=(5, 3), Hk=2, G=2),
     doc=__doc__ or "",
-    comparison=judges,
-    door=check_options,
+    comparison=attention.judges,
+    door=attention.check_options,
     contents=contents,
 )

@@ -1,0 +1,94 @@
+"""What the ops on a paged cache share: how a batch of sequences lies in pages, and the checks of
+its description. Position j of sequence b lives in page ``block_table[b, j // S]`` at ``j % S``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from yaie.fill import Fill
+from yaie.op import Call
+from yaie.refusal import Refusal, put
+
+TABLES = ("permuted", "reversed", "shared")
+"""How pages are chosen; "shared": every sequence starts with the first page of sequence 0."""
+
+
+def page_rows(
+    fill: Fill, pages: Sequence[int], spare: int, table: str
+) -> tuple[list[list[int]], int]:
+    """The pages of each sequence, and how many the pool has (``spare`` of them in no row)."""
+    total = sum(pages) + spare
+    order = fill.permutation(total).tolist()
+    if table == "reversed":
+        order = list(range(total - 1, -1, -1))
+    ends = list(itertools.accumulate(pages))
+    rows = [order[end - n : end] for n, end in zip(pages, ends, strict=True)]
+    if table == "shared" and rows and rows[0]:
+        rows = [[rows[0][0], *row[1:]] if row else row for row in rows]
+    return rows, total
+
+
+def block_table(fill: Fill, rows: Sequence[Sequence[int]], tail: int) -> Tensor:
+    """int32 [B,W]; what a sequence does not use, ``tail`` columns at least, is poison."""
+    table = fill.slab((len(rows), max(map(len, rows), default=0) + tail), torch.int32)
+    for b, row in enumerate(rows):
+        table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
+    return table.tensor
+
+
+def paged_cache(
+    fill: Fill,
+    values: Tensor,
+    rows: Sequence[Sequence[int]],
+    kept: Sequence[range],
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """[P,S,Hk,D] with the packed ``values`` of the ``kept`` positions of each sequence in their
+    slots; all else is poison. ``shape`` is (P, S)."""
+    (P, S), slots, tokens, start = shape, [], [], 0
+    for row, positions in zip(rows, kept, strict=True):
+        slots += [row[j // S] * S + j % S for j in positions]
+        tokens += [start + j for j in positions]
+        start += positions.stop
+    cache = fill.slab((P * S, *values.shape[1:]), dtype)
+    cache.write(values[tokens], torch.tensor(slots, dtype=torch.int64))
+    return cache.tensor.view(P, S, *values.shape[1:])
+
+
+def check_indptr(call: Call, name: str, axis: str) -> None:
+    """Checked mode: an indptr runs from 0 to the packed length, and never falls."""
+    indptr = call.args[name].tolist()
+    total = call.axes[axis]
+    if indptr[0] != 0 or indptr[-1] != total:
+        ends = f"{indptr[0]}..{indptr[-1]}"
+        raise ValueError(f"{call.op}: {name}: is {ends}, must be 0..{axis} = {total}")
+    if any(a > b for a, b in itertools.pairwise(indptr)):
+        raise ValueError(f"{call.op}: {name}: decreases")
+
+
+def check_table(call: Call, lengths: Sequence[int], name: str) -> None:
+    """Checked mode: no sequence is longer than its row, and no page outside the pool is read."""
+    P, S, W = (call.axes[axis] for axis in "PSW")
+    rows = call.args["block_table"].tolist()
+    for b, length in enumerate(lengths):
+        if not 0 <= length <= W * S:
+            raise ValueError(f"{call.op}: {name}: [{b}] is {length}, outside 0..{W * S} = W*S")
+        for page in rows[b][: -(-length // S)]:
+            if not 0 <= page < P:
+                raise ValueError(f"{call.op}: block_table: page {page} is outside [0, P = {P})")
+
+
+# For a good call of 3 queries and of kv_lens 5 and 3 in pages of 4 of a pool of 4.
+BATCH_ERRORS = (
+    Refusal("q_indptr from 1", put("q_indptr", 1, 0), ValueError, "must be 0..T", contents=True),
+    Refusal("q_indptr falls", put("q_indptr", 9, 1), ValueError, "decreases", contents=True),
+    Refusal("kv_len < 0", put("kv_lens", -1, 0), ValueError, "[0] is -1", contents=True),
+    Refusal("kv_len > W*S", put("kv_lens", 13, 1), ValueError, "[1] is 13", contents=True),
+    Refusal("page at P", put("block_table", 4, 0, 1), ValueError, "page 4", contents=True),
+    Refusal("page < 0", put("block_table", -1, 0, 0), ValueError, "page -1", contents=True),
+)
