@@ -18,9 +18,10 @@ from yaie.arena import Arena, Slab
 
 Floats = NDArray[np.float32]
 
-LAYOUTS = ("dense", "padded", "transposed", "shifted", "fused")
-"""How a [T,H,D] input lies in memory: contiguous; rows padded; stored as [H,T,D]; one element off
-the allocator's alignment; a slice of a fused [T, 2H, D] projection."""
+LAYOUTS = ("dense", "padded", "heads-padded", "transposed", "shifted", "fused", "broadcast")
+"""How a [T,H,D] input lies in memory: contiguous; rows, or heads, padded by a few elements; stored
+as [H,T,D]; one element off the allocator's alignment; a slice of a fused [T, 2H, D] projection; one
+head that stands for all of them (stride 0)."""
 
 
 class Fill:
@@ -31,12 +32,16 @@ class Fill:
         self.arena = arena
         self.rng = np.random.default_rng(seed)
 
-    def slab(self, shape: Sequence[int], dtype: torch.dtype) -> Slab:
-        """A contiguous tensor, poisoned until it is written."""
-        return self.arena.slab(shape, dtype)
+    def slab(self, shape: Sequence[int], dtype: torch.dtype, shift: int = 0) -> Slab:
+        """A contiguous tensor, poisoned until it is written, ``shift`` elements off alignment."""
+        return self.arena.slab(shape, dtype, shift=shift)
 
     def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
         """A tensor that holds ``values`` rounded to ``dtype``, laid out as ``layout`` says."""
+        if layout == "broadcast" and values.dim() == 3 and values.shape[1]:
+            slab = self.arena.slab(values.shape, dtype)
+            first = slab.write(values[:, :1], (slice(None), [0]))[:, :1]
+            return first.expand(values.shape)
         return self._laid_out(values.shape, dtype, layout).write(values)
 
     def ints(self, values: Sequence[int] | NDArray[np.int64]) -> Tensor:
@@ -57,7 +62,7 @@ class Fill:
         return self.rng.permutation(n)
 
     def _laid_out(self, shape: Sequence[int], dtype: torch.dtype, layout: str) -> Slab:
-        if layout == "dense" or len(shape) < 3:
+        if layout in ("dense", "broadcast") or len(shape) < 3:
             return self.arena.slab(shape, dtype)
         if layout == "shifted":
             return self.arena.slab(shape, dtype, shift=1)
@@ -65,6 +70,8 @@ class Fill:
         if layout == "padded":
             pitch = h * d + 3
             return self.arena.slab(shape, dtype, (pitch, d, 1))
+        if layout == "heads-padded":  # tokens start at multiples of 8 elements, heads do not
+            return self.arena.slab(shape, dtype, (-(-h * (d + 1) // 8) * 8, d + 1, 1))
         if layout == "transposed":
             return self.arena.slab(shape, dtype, (d, max(t, 1) * d, 1))
         if layout == "fused":

@@ -235,5 +235,7 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "window left 0": lambda c: c.window[0] == 0,
     "no causal mask": lambda c: not c.causal and any(n > 1 for n in c.q_lens),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
+    "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
+    "more than 4096 keys": lambda c: max(c.kv_lens, default=0) > 4096,
     "softcap": lambda c: c.softcap > 0,
 }

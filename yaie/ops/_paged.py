@@ -47,15 +47,16 @@ def paged_cache(
     kept: Sequence[range],
     shape: tuple[int, int],
     dtype: torch.dtype,
+    shift: int,
 ) -> Tensor:
     """[P,S,Hk,D] with the packed ``values`` of the ``kept`` positions of each sequence in their
-    slots; all else is poison. ``shape`` is (P, S)."""
+    slots; all else is poison. ``shape`` is (P, S), ``shift`` moves it off alignment."""
     (P, S), slots, tokens, start = shape, [], [], 0
     for row, positions in zip(rows, kept, strict=True):
         slots += [row[j // S] * S + j % S for j in positions]
         tokens += [start + j for j in positions]
         start += positions.stop
-    cache = fill.slab((P * S, *values.shape[1:]), dtype)
+    cache = fill.slab((P * S, *values.shape[1:]), dtype, shift)
     cache.write(values[tokens], torch.tensor(slots, dtype=torch.int64))
     return cache.tensor.view(P, S, *values.shape[1:])
 

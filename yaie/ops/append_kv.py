@@ -35,7 +35,8 @@ from yaie.signature import FLOAT_NAMES, parse
 
 @case
 class Case:
-    """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none)."""
+    """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none). The caches
+    start ``cache_shift`` elements off the allocator's alignment."""
 
     T: int = at_least(0, default=4)
     P: int = at_least(0, default=3)
@@ -46,6 +47,7 @@ class Case:
     dtype: str = one_of(FLOAT_NAMES, default="float16")
     skip: int = at_least(0, default=0)
     layout: str = one_of(LAYOUTS, default="dense")
+    cache_shift: int = at_least(0, default=0)
     family: str = one_of(("normal", "bits"), default="normal")
     seed: int = at_least(0, default=0)
 
@@ -64,7 +66,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     draw = fill.bits if case.family == "bits" else lambda shape, _: fill.normal(*shape)
     caches = []
     for d in (case.D, case.Dv):
-        cache = fill.slab((case.P, case.S, case.Hk, d), dtype)
+        cache = fill.slab((case.P, case.S, case.Hk, d), dtype, case.cache_shift)
         if case.P:
             cache.write(fill.normal(case.S, case.Hk, d), 0)
         caches.append(cache.tensor)
@@ -110,7 +112,9 @@ EDGES = {
     "cache full to the last slot": lambda c: c.T == c.P * c.S > 0 and not c.skip,
     "NaN payloads": lambda c: c.family == "bits" and c.T > 0,
     "fused qkv view": lambda c: c.layout == "fused" and c.T > 0,
-    "base off alignment": lambda c: c.layout == "shifted" and c.T > 0,
+    "base of k off alignment": lambda c: c.layout == "shifted" and c.T > 0,
+    "base of the caches off alignment": lambda c: c.cache_shift > 0 and c.T > 0,
+    "stride 0": lambda c: c.layout == "broadcast" and c.T > 0 and c.Hk > 1,
     "page size 1": lambda c: c.S == 1,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "Dv differs from D": lambda c: c.Dv != c.D,

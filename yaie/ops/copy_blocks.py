@@ -34,12 +34,14 @@ from yaie.refusal import Refusal, Spoil, change
 from yaie.signature import FLOAT_NAMES, parse
 
 KINDS = ("distinct", "fan-out", "identity", "mixed")
+LAYERS = ("alike", "unlike", "shifted")
+"""Layers of one page shape; of three in turn, one without elements; alike, but off alignment."""
 
 
 @case
 class Case:
-    """L layers of P pages shaped ``page`` (S, Hk, D), M pairs of the given kind (at most what P
-    allows: a page for each dst and, unless it is an identity, one for a src)."""
+    """L layers of P pages shaped ``page`` (S, Hk, D), or near it (``layers``), M pairs of the given
+    kind (at most what P allows: a page for each dst and, unless an identity, one for a src)."""
 
     L: int = at_least(0, default=2)
     P: int = at_least(1, default=6)
@@ -49,7 +51,15 @@ class Case:
         (*FLOAT_NAMES, "float64", "uint8", "int8", "int32", "int64"), default="float16"
     )
     kind: str = one_of(KINDS, default="distinct")
+    layers: str = one_of(LAYERS, default="alike")
     seed: int = at_least(0, default=0)
+
+    def pages(self) -> list[tuple[int, ...]]:
+        """The page shape of each layer."""
+        if self.layers != "unlike":
+            return [self.page] * self.L
+        wider = (*self.page[:-1], 3 * self.page[-1] + 1)
+        return [((*self.page[:-1], 0), wider, self.page)[layer % 3] for layer in range(self.L)]
 
     def pairs(self, order: list[int]) -> list[tuple[int, int]]:
         """The pairs, from a random order of the pages."""
@@ -67,10 +77,10 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Pages of random bits, the last one poison."""
     dtype = getattr(torch, case.dtype)
     caches = []
-    for _ in range(case.L):
-        cache = fill.slab((case.P, *case.page), dtype)
+    for page in case.pages():
+        cache = fill.slab((case.P, *page), dtype, shift=int(case.layers == "shifted"))
         if case.P > 1:
-            cache.write(fill.bits((case.P - 1, *case.page), dtype), slice(case.P - 1))
+            cache.write(fill.bits((case.P - 1, *page), dtype), slice(case.P - 1))
         caches.append(cache.tensor)
     pairs = case.pairs(fill.permutation(case.P).tolist())
     return {
@@ -89,8 +99,8 @@ def reference(caches: list[Tensor], pairs: Tensor) -> None:
 def cost(case: Case) -> Cost:
     """Each page that moves is read and written once."""
     moved = sum(src != dst for src, dst in case.pairs(list(range(case.P))))
-    page = math.prod(case.page) * getattr(torch, case.dtype).itemsize
-    return Cost(bytes=2 * moved * case.L * page)
+    elements = sum(map(math.prod, case.pages()))
+    return Cost(bytes=2 * moved * elements * getattr(torch, case.dtype).itemsize)
 
 
 WORKLOADS = {
@@ -118,6 +128,12 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         math.prod(c.page) * getattr(torch, c.dtype).itemsize % 16 != 0
     ),
     "more layers than one launch takes": lambda c: c.L > 64,
+    "layers of unlike pages": lambda c: c.layers == "unlike" and c.L > 2,
+    "bases off alignment": lambda c: c.layers == "shifted" and c.L > 0,
+    "page of more than 16 KiB": lambda c: (
+        math.prod(c.page) * getattr(torch, c.dtype).itemsize > 16384
+    ),
+    "page ids beyond 16 bits": lambda c: c.P > 1 << 17 and c.M > 0,
 }
 
 

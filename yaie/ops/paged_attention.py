@@ -50,7 +50,8 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """A batch of sequences. ``table`` says how pages are chosen (_paged.TABLES), ``spare`` counts
-    pages that no row names, ``tail`` the unused columns of the table."""
+    pages that no row names, ``tail`` the unused columns of the table; the caches start
+    ``cache_shift`` elements off the allocator's alignment."""
 
     q_lens: tuple[int, ...] = (1,)
     kv_lens: tuple[int, ...] = (5,)
@@ -68,6 +69,7 @@ class Case:
     spare: int = at_least(0, default=1)
     tail: int = at_least(0, default=1)
     layout: str = one_of(LAYOUTS, default="dense")
+    cache_shift: int = at_least(0, default=0)
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -108,8 +110,12 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     rows, P = paged.page_rows(fill, case.pages, case.spare, case.table)
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
-        "k_cache": paged.paged_cache(fill, batch.k, rows, case.kept, (P, S), dtype),
-        "v_cache": paged.paged_cache(fill, batch.v, rows, case.kept, (P, S), dtype),
+        "k_cache": paged.paged_cache(
+            fill, batch.k, rows, case.kept, (P, S), dtype, case.cache_shift
+        ),
+        "v_cache": paged.paged_cache(
+            fill, batch.v, rows, case.kept, (P, S), dtype, case.cache_shift
+        ),
         "block_table": paged.block_table(fill, rows, case.tail),
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
@@ -185,6 +191,8 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "window that empties pages": lambda c: any(keys.start >= c.S for keys in c.kept),
     "pages reversed": lambda c: c.table == "reversed" and any(n > 1 for n in c.pages),
     "pages shared": lambda c: c.table == "shared" and sum(n > 0 for n in c.pages) > 1,
+    "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
+    "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
 }
 
