@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
 import statistics
 import time
 from pathlib import Path
@@ -56,12 +55,20 @@ def seconds_a_case(judge: Judge, op: Op, kernel: Kernel) -> float:
     return statistics.median(times)
 
 
+def python_speed() -> float:
+    """Seconds of a plain loop: shared machines differ by a factor of two from hour to hour."""
+    start, total = time.process_time(), 0
+    for i in range(10_000_000):
+        total += i
+    return time.process_time() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kernel", default="simt.*", metavar="GLOB", help="default: simt.*")
     args = parser.parse_args()
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # of one core, the worker's too
     torch.set_num_threads(1)
+    print(f"(ten million additions in Python take {python_speed():.2f} s here)")
     with Judge() as judge:
         for op in ops.OPS.values():
             for kernel in op.kernels.values():

@@ -15,57 +15,62 @@ from yaie.ops.copy_blocks import KINDS, LAYERS
 FLOATS = st.sampled_from(["float32", "float16", "bfloat16"])
 SEEDS = st.integers(0, 2**32 - 1)
 PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 48, 64, 100, 128, 256])
-HEAD_DIMS = st.sampled_from([8, 1, 3, 16, 20, 32, 40, 64, 80, 96, 128, 192, 256])
+HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256, 1, 3, 20])
 TILE_EDGES = st.sampled_from([15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 257])
 
 
 @st.composite
 def append_kv(draw: st.DrawFn) -> Any:
     S = draw(st.integers(1, 17))
-    P = draw(st.integers(0, 6))
+    P = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
     D = draw(HEAD_DIMS)
     return ops.append_kv.Case(
-        T=draw(st.one_of(st.integers(0, P * S), st.just(P * S))),
+        T=draw(st.one_of(st.integers(min(1, P), P * S), st.just(P * S), st.integers(0, P * S))),
         P=P,
         S=S,
         Hk=draw(st.integers(1, 4)),
         D=D,
         Dv=draw(st.one_of(st.just(D), HEAD_DIMS)),
         dtype=draw(FLOATS),
-        skip=draw(st.integers(0, 4)),
+        skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
         layout=draw(st.sampled_from(LAYOUTS)),
-        cache_shift=draw(st.integers(0, 2)),
+        cache_shift=draw(st.sampled_from([0, 0, 1, 2])),
         family=draw(st.sampled_from(["normal", "bits"])),
         seed=draw(SEEDS),
     )
 
 
 COPIED_DTYPES = ["float32", "float16", "bfloat16", "float64", "uint8", "int8", "int32", "int64"]
-BIG_PAGES = st.sampled_from([(16, 8, 128), (17, 5, 100), (33, 8, 80)])  # of 16 KiB and more
+# Around one, two and more of the chunks that a block of the vec kernel copies (1024 words), and
+# pages of real models.
+BIG_PAGES = st.sampled_from(
+    [(1023,), (1025,), (2049,), (4096,), (5000,), (16, 8, 128), (17, 5, 100)]
+)
 
 
 @st.composite
 def copy_blocks(draw: st.DrawFn) -> Any:
-    P, L = draw(st.integers(1, 12)), draw(st.integers(0, 4))
-    page = draw(st.tuples(st.integers(1, 9), st.integers(1, 3), HEAD_DIMS))
-    M = draw(st.one_of(st.integers(0, P), st.just(P)))
-    special = draw(st.integers(0, 23))
-    if special == 23:  # more layers than one launch of the vec kernel takes
-        L, page = L + 62, (page[0], 1, min(page[2], 8))
-    elif special == 22:  # page ids beyond 16 bits
-        L, P, page = min(L, 2), 140_000, (1, 1, 8)
-    elif special >= 20:
-        L, P, page = min(L, 3), min(P, 4), draw(BIG_PAGES)
+    P = draw(st.one_of(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12)))
+    L = draw(st.sampled_from([2, 1, 3, 4, 2, 3, 65, 130, 0]))  # a launch takes 64
+    dims = HEAD_DIMS if L < 5 else st.sampled_from([8, 1, 3])
+    page = st.tuples(st.integers(1, 9), st.integers(1, 3), dims)
+    if L < 5:
+        page = st.one_of(page, page, BIG_PAGES)
+    if draw(st.integers(0, 23)) == 23:  # page ids beyond 16 bits
+        P, L, page = 140_000, min(L, 2), st.just((1,))
     return ops.copy_blocks.Case(
         L=L,
         P=P,
-        page=page,
-        M=M,
+        page=draw(page),
+        M=draw(st.one_of(st.integers(1, 9), st.just(min(P, 12)), st.integers(0, 9))),
         dtype=draw(st.sampled_from(COPIED_DTYPES)),
-        kind=draw(st.sampled_from(KINDS)),
+        kind=draw(st.sampled_from([*KINDS, "distinct", "mixed", "fan-out"])),
         layers=draw(st.sampled_from(LAYERS)),
         seed=draw(SEEDS),
     )
+
+
+SEVERAL_TILES = st.sampled_from([127, 128, 129, 192, 255, 256, 257, 300])
 
 
 @st.composite
@@ -75,12 +80,13 @@ def _sequence(draw: st.DrawFn, page_size: int) -> tuple[int, int]:
         st.one_of(
             st.integers(0, 9),
             TILE_EDGES,
+            SEVERAL_TILES,
             st.integers(1, 4).map(lambda n: min(n * page_size, 300)),
             st.integers(1, 3).map(lambda n: min(n * page_size + 1, 300)),
             st.integers(0, 200),
         )
     )
-    kind = draw(st.sampled_from(["decode", "chunk", "prompt", "none", "more"]))
+    kind = draw(st.sampled_from(["decode", "chunk", "prompt", "decode", "chunk", "none", "more"]))
     if kind == "decode":
         return 1, kv_len
     if kind == "chunk":
@@ -90,36 +96,45 @@ def _sequence(draw: st.DrawFn, page_size: int) -> tuple[int, int]:
     return (0, kv_len) if kind == "none" else (min(kv_len, 8) + draw(st.integers(1, 3)), kv_len)
 
 
-LEFT = st.sampled_from([-1, -1, 0, 1, 3, 16, 63, 64, 200, 2**31 - 1])
-RIGHT = st.sampled_from([-1, 0, 2, 40, 2**31 - 1])
+@st.composite
+def _options(draw: st.DrawFn) -> dict[str, Any]:
+    """Mask and score options; none in half of the cases, so that scores are as the family made
+    them."""
+    causal = draw(st.sampled_from([True, True, False]))
+    if draw(st.booleans()):
+        return {"causal": causal}
+    left = draw(st.sampled_from([-1, 0, 1, 3, 16, 63, 64, 200, 2**31 - 1]))
+    right = -1 if causal else draw(st.sampled_from([-1, 0, 2, 40, 2**31 - 1]))
+    return {
+        "causal": causal,
+        "window": (left, right),
+        "softcap": draw(st.sampled_from([0.0, 20.0, 1.5])),
+        "scale": draw(st.sampled_from([None, 0.05, 1.0, -0.3])),
+    }
 
 
 @st.composite
 def paged_attention(draw: st.DrawFn) -> Any:
     S = draw(PAGE_SIZES)
-    sequences = draw(st.lists(_sequence(S), max_size=4))
-    Hk, G = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12]))
-    D, spare = draw(HEAD_DIMS), draw(st.integers(0, 3))
-    special = draw(st.integers(0, 31))
-    if special == 31:  # a context of many tiles
-        sequences, S, Hk, D = [(1, 4097 + spare)], max(S, 16), 1, min(D, 16)
-    elif special == 30:  # page ids beyond 16 bits
-        S, Hk, D, spare = 1, 1, min(D, 8), 140_000
-    causal = draw(st.sampled_from([True, True, False]))
-    small = special >= 30
+    fewest = draw(st.sampled_from([1, 1, 1, 2, 2, 3, 0]))
+    sequences = draw(st.lists(_sequence(S), min_size=fewest, max_size=4))
+    Hk, D = draw(st.integers(1, 3)), draw(HEAD_DIMS)
+    Dv = draw(st.one_of(st.just(D), st.just(D), st.just(D), HEAD_DIMS))
+    spare = draw(st.integers(0, 3))
+    extreme = draw(st.integers(0, 23))
+    if extreme == 22:  # page ids beyond 16 bits
+        S, Hk, D, Dv, sequences, spare = 1, 1, 8, 8, [(1, 9)], 140_000
+    if extreme == 23:  # a context of many tiles
+        Hk, D, Dv, sequences = 1, 8, 8, [(1, draw(st.integers(4090, 4200)))]
     return ops.paged_attention.Case(
         q_lens=tuple(q for q, _ in sequences),
         kv_lens=tuple(kv for _, kv in sequences),
         S=S,
         Hk=Hk,
-        G=G,
+        G=draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12])),
         D=D,
-        Dv=D if small else draw(st.one_of(st.just(D), st.just(D), HEAD_DIMS)),
+        Dv=Dv,
         dtype=draw(FLOATS),
-        causal=causal,
-        window=(draw(LEFT), -1 if causal else draw(RIGHT)),
-        softcap=draw(st.sampled_from([0.0, 0.0, 20.0, 1.5])),
-        scale=draw(st.sampled_from([None, None, 0.05, 1.0, -0.3])),
         table=draw(st.sampled_from(TABLES)),
         spare=spare,
         tail=draw(st.integers(0, 2)),
@@ -127,6 +142,7 @@ def paged_attention(draw: st.DrawFn) -> Any:
         cache_shift=draw(st.sampled_from([0, 0, 1, 4])),
         family=draw(st.sampled_from(sorted(FAMILIES))),
         seed=draw(SEEDS),
+        **draw(_options()),
     )
 
 

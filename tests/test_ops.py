@@ -554,7 +554,7 @@ class Outline(Fill):
         os.close(file)
         self.top = 0
 
-    def slab(self, shape: Sequence[int], dtype: torch.dtype) -> Any:
+    def slab(self, shape: Sequence[int], dtype: torch.dtype, shift: int = 0) -> Any:
         start = -(-self.top // ALIGNMENT) * ALIGNMENT
         self.top = start + math.prod(shape) * dtype.itemsize
         typed = self.memory[start:].view(dtype)

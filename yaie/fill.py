@@ -156,19 +156,20 @@ def _needle(s: Sequences) -> None:
 
 
 def _ladder(s: Sequences) -> None:
-    """The running maximum rises by 3 with every key: all that came before must be rescaled."""
-    s.aim(lambda n: 3.0 * torch.arange(n).clamp_max(60))
+    """The running maximum rises with every key, by 3 or by 180 in all: what came before must be
+    rescaled, in every tile and split."""
+    s.aim(lambda n: min(3.0, 180 / n) * torch.arange(n))
 
 
 def _falling(s: Sequences) -> None:
     """Scores fall from the first key on, which keeps the maximum."""
-    s.aim(lambda n: -0.5 * torch.arange(n).clamp_max(60))
+    s.aim(lambda n: -1.0 * torch.arange(n).clamp_max(400))
 
 
 def _negative(s: Sequences) -> None:
-    """Every raw score lies below -50,000: a finite sentinel for the maximum would win."""
-    d = s.q.shape[-1]
-    level = math.sqrt(8e4 / d)
+    """Every score, scaled by 1/sqrt(D), is near -80,000: a finite sentinel for the maximum would
+    win."""
+    level = math.sqrt(8e4 / math.sqrt(s.q.shape[-1]))
     s.q[:] = level + 0.01 * s.q
     s.k[:] = -level * (1 + 0.001 * s.k)
 

@@ -127,7 +127,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page bytes no multiple of 16": lambda c: (
         math.prod(c.page) * getattr(torch, c.dtype).itemsize % 16 != 0
     ),
-    "more layers than one launch takes": lambda c: c.L > 64,
+    "more layers than one launch takes": lambda c: c.L > 64 and c.M > 0,
     "layers of unlike pages": lambda c: c.layers == "unlike" and c.L > 2,
     "bases off alignment": lambda c: c.layers == "shifted" and c.L > 0,
     "page of more than 16 KiB": lambda c: (
