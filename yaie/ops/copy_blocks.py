@@ -97,10 +97,11 @@ def reference(caches: list[Tensor], pairs: Tensor) -> None:
 
 
 def cost(case: Case) -> Cost:
-    """Each page that moves is read and written once."""
-    moved = sum(src != dst for src, dst in case.pairs(list(range(case.P))))
+    """Each page that moves is written once, and each page that it comes from is read once."""
+    moved = [(src, dst) for src, dst in case.pairs(list(range(case.P))) if src != dst]
+    pages = len({src for src, _ in moved}) + len(moved)
     elements = sum(map(math.prod, case.pages()))
-    return Cost(bytes=2 * moved * elements * getattr(torch, case.dtype).itemsize)
+    return Cost(bytes=pages * elements * getattr(torch, case.dtype).itemsize)
 
 
 WORKLOADS = {
