@@ -1,6 +1,8 @@
 // The door of every paged_attention launcher, and the kernel parameters made of its arguments.
 #pragma once
 
+#include <algorithm>
+
 #include "common/attention.cuh"
 #include "common/check.h"
 #include "common/kernels.h"
@@ -37,6 +39,11 @@ inline attention::Paged paged(const Door& door, const PagedKV& kv) {
     paged.dim = static_cast<int>(door["D"]);
     paged.v_dim = static_cast<int>(door["Dv"]);
     return paged;
+}
+
+// Threads of a block that has work for `wanted` of them: whole warps, one at least.
+inline int threads_for(int64_t wanted, int most) {
+    return static_cast<int>(std::clamp<int64_t>((wanted + 31) / 32 * 32, 32, most));
 }
 
 inline attention::Options options(const AttentionOptions& o) {

@@ -12,9 +12,9 @@
 
 namespace yaie::paged_attention {
 
-constexpr int kTile = 128;  // keys of a tile, and threads of a block
+constexpr int kTile = 128;  // most keys of a tile, and most threads of a block: one thread a key
 
-// Largest (or sum) of one value a thread, over the block; `scratch` holds kTile / 32 floats.
+// Largest (or sum) of one value a thread, over the block; `scratch` holds a float a warp.
 template <bool kMax>
 __device__ float reduce_block(float x, float* scratch) {
     for (int step = 16; step > 0; step /= 2) {
@@ -24,7 +24,7 @@ __device__ float reduce_block(float x, float* scratch) {
     if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
     __syncthreads();
     x = scratch[0];
-    for (int warp = 1; warp < kTile / 32; ++warp)
+    for (int warp = 1; warp < int(blockDim.x) / 32; ++warp)
         x = kMax ? fmaxf(x, scratch[warp]) : x + scratch[warp];
     __syncthreads();  // scratch may be written again
     return x;
@@ -49,17 +49,17 @@ __global__ void __launch_bounds__(kTile)
     const int64_t row = blockIdx.x / heads;
     const int head = blockIdx.x % heads;
     const int kv_head = head / (heads / kv.kv_heads);
-    const int tid = threadIdx.x;
+    const int tid = threadIdx.x, threads = blockDim.x;
     const attention::Query span = attention::find_query(kv, options, row);
 
-    for (int d = tid; d < kv.dim; d += kTile)
+    for (int d = tid; d < kv.dim; d += threads)
         query[d] = simt::to_float(q[row * q_stride + head * q_head_stride + d]);
-    for (int d = tid; d < kv.v_dim; d += kTile) sums[d] = 0.0f;
+    for (int d = tid; d < kv.v_dim; d += threads) sums[d] = 0.0f;
     float most = -INFINITY, total = 0.0f;  // running maximum, sum of exp(score - most)
     __syncthreads();
 
-    for (int tile = span.first; tile < span.last; tile += kTile) {
-        const int keys = min(kTile, span.last - tile);
+    for (int tile = span.first; tile < span.last; tile += threads) {
+        const int keys = min(threads, span.last - tile);
 
         // pass 1: one score a thread, and the tile's maximum
         float score = -INFINITY;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kTile)
         most = new_most;
 
         // pass 3: values, one column a thread; keys beyond the tile are not read
-        for (int d = tid; d < kv.v_dim; d += kTile) {
+        for (int d = tid; d < kv.v_dim; d += threads) {
             float sum = sums[d] * rescale;
             for (int j = 0; j < keys; ++j) {
                 const int64_t key = kv.slot(span.sequence, tile + j) * kv.kv_heads + kv_head;
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kTile)
     }
 
     const int64_t result = row * heads + head;
-    for (int d = tid; d < kv.v_dim; d += kTile)
+    for (int d = tid; d < kv.v_dim; d += threads)
         out[result * kv.v_dim + d] = simt::from_float<T>(total > 0.0f ? sums[d] / total : 0.0f);
     if (tid == 0) lse[result] = total > 0.0f ? most + logf(total) : -INFINITY;
 }

@@ -13,7 +13,9 @@ void launch(const Door& door, const SplitParams& p, const attention::Paged& kv,
             const attention::Options& options, StreamHandle stream) {
     const int64_t chunks = (door["Hq"] / door["Hk"] + kHeads - 1) / kHeads;
     const dim3 grid(grid_x(door, door["T"] * door["Hk"] * chunks), p.splits);
-    SIMT_LAUNCH((paged_attention::split_kv<T, kLanes, kHeads>), grid, paged_attention::kThreads, 0,
+    const int64_t keys = (door["W"] * door["S"] + p.splits - 1) / p.splits;  // of a block, at most
+    const int threads = paged_attention::threads_for(keys * kLanes, paged_attention::kThreads);
+    SIMT_LAUNCH((paged_attention::split_kv<T, kLanes, kHeads>), grid, threads, 0,
                 static_cast<simt::Stream>(stream), p, kv, options);
 }
 
@@ -72,7 +74,8 @@ void paged_attention_split_kv(View out, View lse, View partial_out, View partial
         else
             launch_for_dim<T, 1>(door, p, paged, paged_attention::options(options), stream);
         if (p.splits > 1)
-            SIMT_LAUNCH((paged_attention::merge_splits<T>), grid_x(door, lse.size()), 64, 0,
+            SIMT_LAUNCH((paged_attention::merge_splits<T>), grid_x(door, lse.size()),
+                        paged_attention::threads_for(paged.dim, 128), 0,
                         static_cast<simt::Stream>(stream), out.as<T>(), p.lse, p.partial_out,
                         p.partial_lse, lse.size(), p.splits, paged.dim);
     });

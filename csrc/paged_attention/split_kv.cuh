@@ -15,9 +15,9 @@
 
 namespace yaie::paged_attention {
 
-constexpr int kThreads = 128;
-constexpr int kVec = 8;       // elements of a row that one lane holds
-constexpr int kInFlight = 2;  // keys that a lane group loads before it uses the first
+constexpr int kThreads = 128;  // most of a block; a short context needs fewer
+constexpr int kVec = 8;        // elements of a row that one lane holds
+constexpr int kInFlight = 2;   // keys that a lane group loads before it uses the first
 
 struct SplitParams {
     const void* q;
@@ -101,7 +101,7 @@ __device__ void store(const SplitParams& p, int64_t row, int split, int head, in
 template <class T, int kLanes, int kHeads>
 __global__ void __launch_bounds__(kThreads)
     split_kv(SplitParams p, attention::Paged kv, attention::Options options) {
-    constexpr int kGroups = kThreads / kLanes;  // lane groups of the block
+    constexpr int kGroups = kThreads / kLanes;  // most lane groups of a block
     SIMT_SHARED(float, group_most, [kGroups][kHeads]);
     SIMT_SHARED(float, group_total, [kGroups][kHeads]);
     SIMT_SHARED(float, group_sums, [kGroups][kLanes * kVec + 4]);
@@ -114,6 +114,7 @@ __global__ void __launch_bounds__(kThreads)
     const int first_head = kv_head * group_size + chunk * kHeads;
     const int heads = min(kHeads, group_size - chunk * kHeads);
     const int lane = threadIdx.x % kLanes, group = threadIdx.x / kLanes;
+    const int groups = blockDim.x / kLanes;
     const int d = lane * kVec;
     const bool active = d < kv.dim;  // lanes beyond D only take part in shuffles
 
@@ -138,13 +139,13 @@ __global__ void __launch_bounds__(kThreads)
     // Every group takes the same number of turns, so that shuffles find all lanes of a warp.
     const T* k_cache = static_cast<const T*>(kv.k);
     const T* v_cache = static_cast<const T*>(kv.v);
-    for (int turn = first; turn < last; turn += kGroups * kInFlight) {
+    for (int turn = first; turn < last; turn += groups * kInFlight) {
         float key[kInFlight][kVec], value[kInFlight][kVec];
 
         // pass 1: loads, several keys in flight
 #pragma unroll
         for (int f = 0; f < kInFlight; ++f) {
-            const int j = turn + f * kGroups + group;
+            const int j = turn + f * groups + group;
 #pragma unroll
             for (int i = 0; i < kVec; ++i) key[f][i] = value[f][i] = 0.0f;
             if (j < last && active) {
@@ -156,7 +157,7 @@ __global__ void __launch_bounds__(kThreads)
         // pass 2: scores, then weights and values
 #pragma unroll
         for (int f = 0; f < kInFlight; ++f) {
-            const bool kept = turn + f * kGroups + group < last;
+            const bool kept = turn + f * groups + group < last;
 #pragma unroll
             for (int h = 0; h < kHeads; ++h) {
                 float score = 0.0f;
@@ -184,9 +185,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
         float most = -INFINITY, total = 0.0f;
-        for (int g = 0; g < kGroups; ++g) most = fmaxf(most, group_most[g][h]);
-        for (int g = 0; g < kGroups; ++g)
-            total += group_total[g][h] * share(group_most[g][h], most);
+        for (int g = 0; g < groups; ++g) most = fmaxf(most, group_most[g][h]);
+        for (int g = 0; g < groups; ++g) total += group_total[g][h] * share(group_most[g][h], most);
         const float own = share(state[h].most, most);
 #pragma unroll
         for (int i = 0; i < kVec; ++i) group_sums[group][d + i] = state[h].sums[i] * own;
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
             for (int i = 0; i < kVec; ++i) {
                 float sum = 0.0f;
-                for (int g = 0; g < kGroups; ++g) sum += group_sums[g][d + i];
+                for (int g = 0; g < groups; ++g) sum += group_sums[g][d + i];
                 result[i] = total > 0.0f ? sum / total : 0.0f;
             }
             const float lse = total > 0.0f ? most + logf(total) : -INFINITY;
