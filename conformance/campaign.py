@@ -7,9 +7,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from hypothesis import reject
+
 from yaie.check import Judge
 from yaie.cli import explain
-from yaie.compare import Verdict
+from yaie.compare import Receipt, Verdict
 from yaie.op import Kernel, Op, print_as_repr
 from yaie.record import Recorder
 
@@ -21,7 +23,8 @@ SHRINK_SECONDS = 60.0
 class Campaign:
     """Judges one kernel on whatever Cases it is given.
 
-    While all is well, every verdict is recorded. From the first fault on Hypothesis is shrinking:
+    While all is well, every verdict is recorded, and of a case that the kernel declines Hypothesis
+    draws another. From the first fault on Hypothesis is shrinking:
     only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking
     is over, cases that were not judged before count as harmless, which ends it.
     """
@@ -33,7 +36,7 @@ class Campaign:
     shrink_seconds: float = SHRINK_SECONDS
     judged: int = 0
     declined: int = 0
-    worst: float = 0.0
+    worst: Receipt | None = None
     edges: set[str] = field(default_factory=set)
     _faults: dict[str, Verdict] = field(default_factory=dict)
     _first_fault: float | None = None
@@ -58,6 +61,8 @@ class Campaign:
             return
         self._count(case, verdict)
         self.recorder.verdict(self.op, self.kernel.name, case, verdict, started)
+        if verdict.status == "unsupported":
+            reject()
 
     def _judge(self, case: Any) -> Verdict:
         known = self._faults.get(repr(case))
@@ -73,8 +78,9 @@ class Campaign:
             return
         self.judged += 1
         self.edges |= {name for name, hit in self.op.edges.items() if hit(case)}
-        if verdict.receipt is not None:
-            self.worst = max(self.worst, verdict.receipt.used)
+        receipt = verdict.receipt
+        if receipt is not None and (self.worst is None or receipt.used > self.worst.used):
+            self.worst = receipt
 
     @property
     def fault(self) -> tuple[Any, Verdict] | None:
@@ -95,6 +101,6 @@ class Campaign:
         words = [f"{self.judged} cases"]
         if self.declined:
             words.append(f"{self.declined} declined")
-        if self.worst:
-            words.append(f"worst {self.worst:.2f} of the budget")
+        if self.worst is not None:
+            words.append(f"closest {self.worst.used:.2f} of the budget ({self.worst.term})")
         return ", ".join(words)

@@ -17,11 +17,14 @@ from conformance.campaign import Campaign
 from conformance.progress import Progress
 from yaie import kernels, ops
 from yaie.check import Judge
+from yaie.dispatch import nearest
 from yaie.op import Kernel, Op
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 
 PROFILES = {"quick": 50, "default": 400, "deep": 4000}
 """Cases that each kernel is judged on."""
+LEAST_JUDGED = 0.25
+"""Share of them that must really be judged: a kernel that declines the rest has shown little."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     kernels.load()
     torch.set_num_threads(1)  # cases are small, and test processes fill the cores
+    _check_options(config)
     worker = getattr(config, "workerinput", None)
     config.yaie_run = worker["yaie_run"] if worker else new_run_id()  # type: ignore[attr-defined]
     _register_profiles()
@@ -54,6 +58,22 @@ def pytest_configure(config: pytest.Config) -> None:
         if kernels.native.extension("simt") is None:
             raise pytest.UsageError("the extension yaie._simt is not built: run `nox -s build`")
         config.pluginmanager.register(Progress(config), "yaie-progress")
+
+
+def _check_options(config: pytest.Config) -> None:
+    """A mistyped glob must not be green: something has to fit it, and to be able to run here."""
+    op_glob, kernel_glob = config.getoption("--op"), config.getoption("--kernel")
+    fitting_ops = fnmatch.filter(ops.OPS, op_glob)
+    if not fitting_ops:
+        raise pytest.UsageError(f"no op fits --op {op_glob}{nearest(op_glob, list(ops.OPS))}")
+    of_ops = [k for name in fitting_ops for k in ops.OPS[name].kernels.values()]
+    names = sorted({k.name for k in of_ops})
+    fitting = [k for k in of_ops if fnmatch.fnmatchcase(k.name, kernel_glob)]
+    if not fitting:
+        hint = nearest(kernel_glob, names)
+        raise pytest.UsageError(f"no kernel fits --kernel {kernel_glob}{hint}")
+    if not any(_can_run(k) for k in fitting):
+        raise pytest.UsageError(f"--kernel {kernel_glob}: these kernels need a GPU, there is none")
 
 
 def _register_profiles() -> None:
@@ -67,7 +87,12 @@ def _register_profiles() -> None:
             database=None if in_ci else DirectoryBasedExampleDatabase(".hypothesis/examples"),
             report_multiple_bugs=False,
             # `conforms` lives as long as its test, all examples of it: that is what is meant.
-            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+            # A kernel that declines much of the domain makes Hypothesis draw again.
+            suppress_health_check=[
+                HealthCheck.function_scoped_fixture,
+                HealthCheck.too_slow,
+                HealthCheck.filter_too_much,
+            ],
         )
 
 
@@ -137,12 +162,16 @@ def conforms(
     kernel: Kernel,
     request: pytest.FixtureRequest,
 ) -> Iterator[Campaign]:
-    """Judges the test's kernel on a case and records the verdict. A kernel that declined every case
-    has shown nothing, and fails."""
+    """Judges the test's kernel on a case and records the verdict. For a case that it declines,
+    another is drawn; a kernel that was judged on too few has shown nothing, and fails."""
     campaign = Campaign(judge, op, kernel, recorder)
     yield campaign
     campaign.close()
     request.node.user_properties.append(("summary", campaign.summary))
     request.node.user_properties.append(("judged", campaign.judged))
-    if not campaign.judged and campaign.fault is None:
-        pytest.fail(f"{op.name}: {kernel.name} declined every case: nothing was judged")
+    wanted = PROFILES[request.config.getoption("--profile")] * LEAST_JUDGED
+    if campaign.judged < wanted and campaign.fault is None:
+        pytest.fail(
+            f"{op.name}: {kernel.name} was judged on {campaign.judged} cases and declined "
+            f"{campaign.declined}; a pass needs {wanted:.0f} judged cases"
+        )

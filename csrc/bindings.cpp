@@ -9,6 +9,13 @@
 
 namespace py = pybind11;
 
+namespace yaie {
+AppendKv append_kv_naive, append_kv_vec;
+CopyBlocks copy_blocks_naive, copy_blocks_vec;
+PagedAttention paged_attention_naive;
+SplitPagedAttention paged_attention_split_kv;
+}  // namespace yaie
+
 namespace {
 
 yaie::DType dtype_of(const std::string& name) {

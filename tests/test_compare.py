@@ -220,7 +220,7 @@ def test_the_row_allowance_grows_as_rows_shrink() -> None:
 
 
 def test_the_constants_are_those_of_the_calibration() -> None:
-    """SPEC §1: a change needs a decision note with a measurement; then this line changes too."""
+    """a change needs a decision note with a measurement; then this line changes too."""
     assert (4.0, 1.25, 16.0, 2.0) == (
         compare.LAMBDA,
         compare.RHO,

@@ -146,7 +146,7 @@ def test_an_op_page_is_read_in_one_sitting(op: ops.Op) -> None:
 
 @pytest.mark.parametrize("op", ops.OPS.values(), ids=str)
 def test_an_op_page_keeps_the_order(op: ops.Op) -> None:
-    """Docstring, Case, inputs, reference, cost, WORKLOADS, EDGES, ERRORS, the op (HOUSE.md)."""
+    """Docstring, Case, inputs, reference, cost, WORKLOADS, EDGES, ERRORS, the op."""
     text = (ROOT / "yaie" / "ops" / f"{op.name}.py").read_text()
     parts = (
         *('"""' + op.name + ":", "class Case", "def inputs", "def reference", "def cost"),

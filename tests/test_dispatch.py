@@ -1,4 +1,4 @@
-"""Which kernel serves a call (SPEC §7), on kernels that only say their name."""
+"""Which kernel serves a call, on kernels that only say their name."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_source_wins_over_the_next_one(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_reference_comes_last_whatever_else_serves_the_call() -> None:
-    """SPEC §7: preference ▸ reference. On a plain CPU that is PyTorch, not a loop in float64."""
+    """preference ▸ reference. On a plain CPU that is PyTorch, not a loop in float64."""
     for op in ops.OPS.values():
         call = op.bind(**good(op))
         assert "reference" != dispatch.choose(op.name, op.kernels, call, None).name
@@ -239,7 +239,7 @@ def test_a_kernel_declines_tensors_on_another_device() -> None:
 
 
 def test_supports_of_every_kernel_answers_without_reading_tensors() -> None:
-    """SPEC §7: shapes, dtypes and options only. A meta tensor has nothing else."""
+    """shapes, dtypes and options only. A meta tensor has nothing else."""
     from dataclasses import replace
 
     for op in ops.OPS.values():

@@ -431,7 +431,7 @@ def test_the_order_of_threads_and_their_number_change_nothing(op: ops.Op) -> Non
     ],
 )
 def test_every_kernel_either_declines_with_a_reason_or_runs(text: str) -> None:
-    """SPEC §7: no third outcome."""
+    """no third outcome."""
     op = ops.get(text.partition(".")[0])
     args, options = op.inputs(op.parse_case(text), Fill(Arena(8 << 20), 0))
     call = op.bind(**args, **options)

@@ -123,7 +123,7 @@ SHAPES = [(1, 1), (1, 9), (4, 4), (3, 10), (6, 4), (2, 1)]
 def mask_by_hand(
     q_len: int, kv_len: int, causal: bool = True, window: tuple[int, int] = (-1, -1), **_: object
 ) -> list[list[bool]]:
-    """SPEC §4 read aloud: one key after the other."""
+    """one key after the other."""
     rows = []
     for i in range(q_len):
         pos, row = kv_len - q_len + i, []

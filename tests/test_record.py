@@ -152,7 +152,7 @@ def test_the_fate_of_a_mutant_is_recorded_and_read(tmp_path: Path) -> None:
         "op": "paged_attention",
         "kernel": "simt.naive",
         "what": "h % Hk for h // G",
-        "source": "SPEC §9",
+        "source": "the op's page",
         "killed": True,
         "check": "budget",
         "cases": 12,

@@ -76,7 +76,7 @@ def mutant(killed=True, **changes):
         "op": "append_kv",
         "kernel": "simt.naive",
         "what": "slot -1 is written",
-        "source": "SPEC §9",
+        "source": "the op's page",
         "killed": killed,
         "check": "frame" if killed else None,
         "cases": 12,

@@ -4,7 +4,7 @@ A budget is never a hand-picked tolerance. Each term of it is an error that a co
 declared precision contract really makes (rounding of the output, of P, of the scores, of the
 sums), and the verdict prints the receipt: how much of the allowance was used at the worst element,
 and by which term. The constants below are the only knobs; a change of one needs a decision note
-with a measurement. Source of the model: docs/error-model.md.
+with a measurement. Model, and how its constants were calibrated: docs/error-model.md.
 """
 
 from __future__ import annotations

@@ -136,7 +136,6 @@ class Kernel:
     device: str = "any"
     contract: Contract = FLOAT32_THROUGHOUT
     deterministic: bool = True
-    batch_invariant: bool = False
     preference: int = 0
     supports: Callable[[Call], str | None] = supports_all
 
@@ -285,4 +284,6 @@ class Op:
                 raise ValueError("a name stands twice")
             return self.Case(**values)
         except (SyntaxError, AssertionError, TypeError, ValueError) as error:
+            if "malformed node" in str(error):
+                error = ValueError("only literals are allowed")
             raise ValueError(f"not a Case of {self.name}: {text!r}: {error}") from error

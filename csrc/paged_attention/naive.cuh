@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(kTile)
             }
             sums[d] = sum;
         }
-        __syncthreads();  // weights may be written again
+        // The reductions of the next tile stand between these reads of weights and its writes.
     }
 
     const int64_t result = row * heads + head;

@@ -36,6 +36,8 @@ def extension(face: str) -> ModuleType | None:
     name = f"yaie._{face}"
     folder = os.environ.get("YAIE_EXTENSIONS")
     if folder:
+        if not Path(folder).is_dir():
+            raise ValueError(f"YAIE_EXTENSIONS is {folder!r}, which is no folder")
         for suffix in EXTENSION_SUFFIXES:
             path = Path(folder, f"_{face}{suffix}")
             if path.exists():
@@ -84,7 +86,7 @@ class Face:
     def multiprocessors(self, tensor: Tensor) -> int:
         """Blocks that run side by side; the executor stands for a small GPU."""
         if self.device == "cpu":
-            return 4
+            return 16
         return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
 
 
@@ -97,7 +99,6 @@ class Variant:
     run: Callable[[Face], Callable[..., Any]]
     supports: Callable[[Call], str | None] = supports_all
     contract: Contract = FLOAT32_THROUGHOUT
-    batch_invariant: bool = True
     preference: int = 0
 
 
@@ -229,7 +230,6 @@ VARIANTS = (
         "split_kv",
         _paged_attention_split_kv,
         _split_kv_supports,
-        batch_invariant=False,
         preference=10,
     ),
 )
@@ -252,7 +252,6 @@ def register() -> None:
                     run=variant.run(face),
                     device=device,
                     contract=variant.contract,
-                    batch_invariant=variant.batch_invariant,
                     preference=20 + variant.preference if device == "cuda" else -1,
                     supports=variant.supports,
                 )

@@ -236,6 +236,11 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "no causal mask": lambda c: not c.causal and any(n > 1 for n in c.q_lens),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
     "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
+    "more than 16 queries": lambda c: max(c.q_lens, default=0) > 16,
+    "more than 4 sequences": lambda c: len(c.q_lens) > 4,
+    "group of more than 12": lambda c: c.G > 12,
+    "more than 300 keys of D >= 64": lambda c: c.D >= 64 and max(c.kv_lens, default=0) > 300,
+    "scale 0": lambda c: c.scale == 0,
     "more than 4096 keys": lambda c: max(c.kv_lens, default=0) > 4096,
     "softcap": lambda c: c.softcap > 0,
 }

@@ -32,12 +32,14 @@ def page_rows(
     return rows, total
 
 
-def block_table(fill: Fill, rows: Sequence[Sequence[int]], tail: int) -> Tensor:
-    """int32 [B,W]; what a sequence does not use, ``tail`` columns at least, is poison."""
-    table = fill.slab((len(rows), max(map(len, rows), default=0) + tail), torch.int32)
+def block_table(fill: Fill, rows: Sequence[Sequence[int]], tail: int, gap: int) -> Tensor:
+    """int32 [B,W]; what a sequence does not use, ``tail`` columns at least, is poison, and so are
+    ``gap`` elements between two rows."""
+    width = max(map(len, rows), default=0) + tail
+    table = fill.slab((len(rows), width + gap), torch.int32)
     for b, row in enumerate(rows):
         table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
-    return table.tensor
+    return table.tensor[:, :width]
 
 
 def paged_cache(

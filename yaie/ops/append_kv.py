@@ -115,6 +115,8 @@ EDGES = {
     "base of k off alignment": lambda c: c.layout == "shifted" and c.T > 0,
     "base of the caches off alignment": lambda c: c.cache_shift > 0 and c.T > 0,
     "stride 0": lambda c: c.layout == "broadcast" and c.T > 0 and c.Hk > 1,
+    "more than 128 tokens": lambda c: c.T > 128,
+    "slots beyond 16 bits": lambda c: c.P * c.S > 1 << 16 and c.T > 0,
     "page size 1": lambda c: c.S == 1,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "Dv differs from D": lambda c: c.Dv != c.D,

@@ -134,6 +134,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page of more than 16 KiB": lambda c: (
         math.prod(c.page) * getattr(torch, c.dtype).itemsize > 16384
     ),
+    "more than 16 pairs": lambda c: len(c.pairs(list(range(c.P)))) > 16,
     "page ids beyond 16 bits": lambda c: c.P > 1 << 17 and c.M > 0,
 }
 

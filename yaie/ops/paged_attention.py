@@ -50,7 +50,8 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """A batch of sequences. ``table`` says how pages are chosen (_paged.TABLES), ``spare`` counts
-    pages that no row names, ``tail`` the unused columns of the table; the caches start
+    pages that no row names, ``tail`` the unused columns of the table, ``table_gap`` what
+    lies between its rows; the caches start
     ``cache_shift`` elements off the allocator's alignment."""
 
     q_lens: tuple[int, ...] = (1,)
@@ -68,6 +69,7 @@ class Case:
     table: str = one_of(paged.TABLES, default="permuted")
     spare: int = at_least(0, default=1)
     tail: int = at_least(0, default=1)
+    table_gap: int = at_least(0, default=0)
     layout: str = one_of(LAYOUTS, default="dense")
     cache_shift: int = at_least(0, default=0)
     family: str = one_of(FAMILIES, default="normal")
@@ -116,7 +118,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
         "v_cache": paged.paged_cache(
             fill, batch.v, rows, case.kept, (P, S), dtype, case.cache_shift
         ),
-        "block_table": paged.block_table(fill, rows, case.tail),
+        "block_table": paged.block_table(fill, rows, case.tail, case.table_gap),
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
     }
@@ -191,6 +193,8 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "window that empties pages": lambda c: any(keys.start >= c.S for keys in c.kept),
     "pages reversed": lambda c: c.table == "reversed" and any(n > 1 for n in c.pages),
     "pages shared": lambda c: c.table == "shared" and sum(n > 0 for n in c.pages) > 1,
+    "table rows with gaps": lambda c: c.table_gap > 0 and len(c.q_lens) > 1,
+    "page of more than 256 tokens": lambda c: c.S > 256 and sum(c.kv_lens) > 0,
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
