@@ -141,7 +141,7 @@ def test_no_folder_holds_much_more_than_a_dozen_files(name: str, files: set[str]
 @pytest.mark.parametrize("op", ops.OPS.values(), ids=str)
 def test_an_op_page_is_read_in_one_sitting(op: ops.Op) -> None:
     page = ROOT / "yaie" / "ops" / f"{op.name}.py"
-    assert len(page.read_text().splitlines()) <= 230
+    assert len(page.read_text().splitlines()) <= 240
 
 
 @pytest.mark.parametrize("op", ops.OPS.values(), ids=str)

@@ -67,7 +67,7 @@ def test_there_are_enough():
 
 
 def test_the_guides_defects_are_in():
-    of_guide = [m for m in DEFECTS if "GUIDE" in m.source]
+    of_guide = [m for m in DEFECTS if "guide" in m.source]
     assert len([m for m in of_guide if m.op == "copy_blocks"]) >= 3
     assert len([m for m in of_guide if m.op == "paged_attention"]) >= 4
 
