@@ -31,15 +31,16 @@ def append_kv(draw: st.DrawFn) -> Any:
     S = draw(st.integers(1, 17))
     P = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
     Hk, D = draw(st.integers(1, 4)), draw(HEAD_DIMS)
+    Dv = draw(st.one_of(st.just(D), HEAD_DIMS))
     if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
-        S, P, Hk, D = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 8
+        S, P, Hk, D, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 8, 8
     return ops.append_kv.Case(
         T=min(draw(st.one_of(TOKENS, st.integers(0, 600), st.just(600))), P * S),
         P=P,
         S=S,
         Hk=Hk,
         D=D,
-        Dv=draw(st.one_of(st.just(D), HEAD_DIMS)),
+        Dv=Dv,
         dtype=draw(FLOATS),
         skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
         layout=draw(st.sampled_from(LAYOUTS)),
