@@ -15,6 +15,7 @@ import torch
 
 from yaie import ops
 from yaie.check import Judge
+from yaie.kernels import native
 
 HERE = Path(__file__).resolve().parent
 PLUGIN = {
@@ -29,6 +30,8 @@ TIMEOUT_S = 2.0
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)
+    if native.extension("simt") is None:
+        raise pytest.UsageError("the extension yaie._simt is not built: run `nox -s build`")
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from yaie.kernels import native
 from yaie.kernels.torch_eager import append_kv, paged_attention
 
 SIMT = native.extension("simt")
-pytestmark = pytest.mark.skipif(SIMT is None, reason="yaie._simt is not built")
 MODULE: ModuleType = SIMT  # type: ignore[assignment]
 
 MOVERS = pytest.mark.parametrize("variant", ["naive", "vec"])
