@@ -14,7 +14,7 @@ from yaie import ops
 from yaie.arena import Arena
 from yaie.compare import FLOAT32_THROUGHOUT, Budget, rho
 from yaie.fill import Fill
-from yaie.kernels.torch_eager import paged_attention
+from yaie.kernels.torch_eager.attention import paged_attention
 
 OP = ops.paged_attention
 FAMILIES = ("normal", "spiky", "needle", "biased", "constant", "grid", "flat", "outlier", "ladder")

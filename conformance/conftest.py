@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 from conformance.campaign import Campaign
+from conformance.coverage import Coverage
+from conformance.laws import CLASSES, Law
 from conformance.progress import Progress
 from yaie import kernels, ops
 from yaie.check import Judge
@@ -58,6 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if kernels.native.extension("simt") is None:
             raise pytest.UsageError("the extension yaie._simt is not built: run `nox -s build`")
         config.pluginmanager.register(Progress(config), "yaie-progress")
+        config.pluginmanager.register(Coverage(config), "yaie-coverage")
 
 
 def _check_options(config: pytest.Config) -> None:
@@ -109,12 +112,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     own: Op | None = getattr(metafunc.module, "OP", None)
     option = metafunc.config.getoption
+    lawful = "law" in metafunc.fixturenames
     chosen = [
         pytest.param(op, kernel, id=f"{op.name}-{kernel.name}")
         for op in ([own] if own else ops.OPS.values())
         if fnmatch.fnmatchcase(op.name, option("--op"))
         for kernel in op.kernels.values()
         if fnmatch.fnmatchcase(kernel.name, option("--kernel")) and _can_run(kernel)
+        if not lawful or _is_harmless(kernel)
     ]
     metafunc.parametrize("op, kernel", chosen)
 
@@ -132,6 +137,11 @@ def _can_run(kernel: Kernel) -> bool:
     if kernel.device != "cuda":
         return True
     return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def _is_harmless(kernel: Kernel) -> bool:
+    """Whether a kernel may run in a test process, outside of a worker: it is plain Python."""
+    return kernel.name == "reference" or kernel.name.startswith(("torch.", "host."))
 
 
 @pytest.fixture(scope="session")
@@ -175,3 +185,35 @@ def conforms(
             f"{op.name}: {kernel.name} was judged on {campaign.judged} cases and declined "
             f"{campaign.declined}; a pass needs {wanted:.0f} judged cases"
         )
+
+
+@pytest.fixture
+def law(
+    recorder: Recorder, op: Op, kernel: Kernel, request: pytest.FixtureRequest
+) -> Iterator[Law]:
+    """States one law (mark ``law``), or agreement with a peer (mark ``peer``), and records it."""
+    marks = [m for m in request.node.iter_markers() if m.name in ("law", "peer")]
+    assert len(marks) == 1, "a law is marked law(class) or peer(name)"
+    assert marks[0].name == "peer" or marks[0].args[0] in CLASSES
+    law = Law(op, kernel)
+    yield law
+    assert law.comparisons, "the law compared nothing"
+    name = request.node.originalname.removeprefix("test_").replace("_", " ")
+    outcome = {
+        "class": marks[0].args[0] if marks[0].name == "law" else None,
+        "peer": marks[0].args[0] if marks[0].name == "peer" else None,
+        "calls": law.calls,
+        "worst": law.worst,
+        "ok": not getattr(request.node, "failed", False),
+    }
+    recorder.law(op.name, kernel.name, name, outcome)
+    request.node.user_properties.append(("summary", f"{law.calls} calls"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Let fixtures know whether their test failed."""
+    report = yield
+    if report.when == "call":
+        item.failed = report.failed  # type: ignore[attr-defined]
+    return report

@@ -1,11 +1,43 @@
-from hypothesis import given
+"""append_kv against its page."""
 
-from conformance import strategies
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, TOKENS
 from yaie import ops
+from yaie.fill import LAYOUTS
 
 OP = ops.append_kv
 
 
-@given(case=strategies.append_kv())
+@st.composite
+def cases(draw: st.DrawFn) -> Any:
+    S = draw(st.integers(1, 17))
+    P = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
+    Hk, D = draw(st.integers(1, 4)), draw(HEAD_DIMS)
+    Dv = draw(st.one_of(st.just(D), HEAD_DIMS))
+    if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
+        S, P, Hk, D, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 8, 8
+    return ops.append_kv.Case(
+        T=min(draw(st.one_of(TOKENS, st.integers(0, 600), st.just(600))), P * S),
+        P=P,
+        S=S,
+        Hk=Hk,
+        D=D,
+        Dv=Dv,
+        dtype=draw(FLOATS),
+        skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
+        layout=draw(st.sampled_from(LAYOUTS)),
+        cache_shift=draw(st.sampled_from([0, 0, 1, 2])),
+        family=draw(st.sampled_from(["normal", "bits"])),
+        seed=draw(SEEDS),
+    )
+
+
+@given(case=cases())
 def test_equivalence(conforms, kernel, case):
     conforms(case)

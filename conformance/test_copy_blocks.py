@@ -1,11 +1,55 @@
-from hypothesis import given
+"""copy_blocks against its page."""
 
-from conformance import strategies
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.strategies import HEAD_DIMS, MANY_PAGES, SEEDS
 from yaie import ops
+from yaie.ops.copy_blocks import KINDS, LAYERS
 
 OP = ops.copy_blocks
 
+COPIED_DTYPES = ["float32", "float16", "bfloat16", "float64", "uint8", "int8", "int32", "int64"]
+# Around one, two and more of the chunks that a block of the vec kernel copies (1024 words), and
+# pages of real models.
+BIG_PAGES = st.sampled_from(
+    [(1023,), (1025,), (2049,), (4096,), (5000,), (16, 8, 128), (17, 5, 100)]
+)
 
-@given(case=strategies.copy_blocks())
+
+@st.composite
+def cases(draw: st.DrawFn) -> Any:
+    P = draw(st.one_of(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12)))
+    L = draw(st.sampled_from([2, 1, 3, 4, 2, 3, 65, 130, 0]))  # a launch takes 64
+    dims = HEAD_DIMS if L < 5 else st.sampled_from([8, 1, 3])
+    page = st.tuples(st.integers(1, 9), st.integers(1, 3), dims)
+    if L < 5:
+        page = st.one_of(page, page, BIG_PAGES)
+    extreme = draw(st.integers(0, 23))
+    if extreme >= 21:  # tens of pairs
+        P, L, page = draw(st.sampled_from([2, 24, 64, 200])), min(L, 2), st.just((1, 1, 8))
+    if extreme == 20:  # page ids beyond 16 bits
+        P, L, page = draw(MANY_PAGES), min(L, 2), st.just((1,))
+    return ops.copy_blocks.Case(
+        L=L,
+        P=P,
+        page=draw(page),
+        M=draw(
+            st.one_of(
+                st.integers(1, 9), st.just(min(P, 100)), st.integers(0, 9), st.integers(10, 100)
+            )
+        ),
+        dtype=draw(st.sampled_from(COPIED_DTYPES)),
+        kind=draw(st.sampled_from([*KINDS, "distinct", "mixed", "fan-out"])),
+        layers=draw(st.sampled_from(LAYERS)),
+        seed=draw(SEEDS),
+    )
+
+
+@given(case=cases())
 def test_equivalence(conforms, kernel, case):
     conforms(case)

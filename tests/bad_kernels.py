@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from yaie import ops
-from yaie.kernels import torch_eager
+from yaie.kernels.torch_eager import attention, movers
 from yaie.op import Call, Kernel
 
 KERNELS: list[Kernel] = []
@@ -49,7 +49,7 @@ def unregister() -> None:
 
 def attend(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """The right answer, in memory that the kernel allocated with torch.empty."""
-    out, lse = torch_eager.paged_attention(**given)
+    out, lse = attention.paged_attention(**given)
     placed_out = torch.empty(out.shape, dtype=out.dtype)
     placed_lse = torch.empty(lse.shape, dtype=lse.dtype)
     return placed_out.copy_(out), placed_lse.copy_(lse)
@@ -76,7 +76,7 @@ def good_attention(**given: Any) -> Any:
 @kernel()
 def good_own_memory(**given: Any) -> Any:
     """Results in memory of its own, with padded rows, and returned in a list."""
-    out, lse = torch_eager.paged_attention(**given)
+    out, lse = attention.paged_attention(**given)
     wide = torch.cat([out, out], -1)[..., : out.shape[-1]]
     return [wide, lse]
 
@@ -98,7 +98,7 @@ def good_last_bit(**given: Any) -> Any:
 
 @kernel("append_kv")
 def good_append(**given: Any) -> None:
-    torch_eager.append_kv(**given)
+    movers.append_kv(**given)
 
 
 # Endings -------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def bad_returns_from_nowhere(**given: Any) -> Any:
 
 @kernel("append_kv")
 def bad_append_returns_something(**given: Any) -> Any:
-    torch_eager.append_kv(**given)
+    movers.append_kv(**given)
     return given["k_cache"]
 
 
@@ -358,7 +358,7 @@ def bad_append_writes_a_skipped_token(**given: Any) -> None:
     """Slot -1 counts from the end, as in Python."""
     slots = given["slots"]
     cache = given["k_cache"]
-    torch_eager.append_kv(**given)
+    movers.append_kv(**given)
     skipped = (slots < 0).nonzero()[:, 0]
     cache.flatten(0, 1)[-1] = given["k"][skipped[-1]]
 
@@ -366,24 +366,24 @@ def bad_append_writes_a_skipped_token(**given: Any) -> None:
 @kernel("append_kv")
 def bad_append_forgets_the_last_token(**given: Any) -> None:
     given = {**given, **{name: given[name][:-1] for name in ("k", "v", "slots")}}
-    torch_eager.append_kv(**given)
+    movers.append_kv(**given)
 
 
 @kernel("append_kv")
 def bad_append_quietens_nans(**given: Any) -> None:
     """Converts on the way, as a kernel does that calculates: a signalling NaN becomes quiet."""
     k = given["k"].double().to(given["k"].dtype)
-    torch_eager.append_kv(**{**given, "k": k})
+    movers.append_kv(**{**given, "k": k})
 
 
 @kernel("append_kv")
 def bad_append_loses_the_sign_of_zero(**given: Any) -> None:
-    torch_eager.append_kv(**{**given, "k": given["k"] + 0.0})
+    movers.append_kv(**{**given, "k": given["k"] + 0.0})
 
 
 @kernel("append_kv")
 def bad_append_clears_an_unused_slot(**given: Any) -> None:
-    torch_eager.append_kv(**given)
+    movers.append_kv(**given)
     used = given["slots"].tolist()
     flat = given["k_cache"].flatten(0, 1)
     unused = next(s for s in range(len(flat) - 1, -1, -1) if s not in used)
@@ -392,13 +392,13 @@ def bad_append_clears_an_unused_slot(**given: Any) -> None:
 
 @kernel("copy_blocks")
 def bad_copy_forgets_the_last_layer(caches: list[Tensor], pairs: Tensor) -> None:
-    torch_eager.copy_blocks(caches[:-1], pairs)
+    movers.copy_blocks(caches[:-1], pairs)
 
 
 @kernel("copy_blocks")
 def bad_copy_copies_half_a_page(caches: list[Tensor], pairs: Tensor) -> None:
     half = [cache[:, : cache.shape[1] // 2] for cache in caches]
-    torch_eager.copy_blocks(half, pairs)
+    movers.copy_blocks(half, pairs)
 
 
 # Values --------------------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def bad_copy_copies_half_a_page(caches: list[Tensor], pairs: Tensor) -> None:
 
 @kernel()
 def bad_leaves_one_element(**given: Any) -> Any:
-    out, lse = torch_eager.paged_attention(**given)
+    out, lse = attention.paged_attention(**given)
     placed = torch.empty(out.shape, dtype=out.dtype)
     placed.view(-1)[:-1] = out.reshape(-1)[:-1]
     return placed, lse

@@ -14,7 +14,8 @@ from yaie import ops
 from yaie.arena import Arena
 from yaie.fill import Fill
 from yaie.kernels import native
-from yaie.kernels.torch_eager import append_kv, paged_attention
+from yaie.kernels.torch_eager.attention import paged_attention
+from yaie.kernels.torch_eager.movers import append_kv
 
 SIMT = native.extension("simt")
 MODULE: ModuleType = SIMT  # type: ignore[assignment]

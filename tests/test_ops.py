@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from conformance.strategies import STRATEGIES
+from conformance import strategies
 from yaie import ops
 from yaie.arena import ALIGNMENT, POISONS, Arena, contiguous_strides
 from yaie.fill import Fill
@@ -422,7 +422,7 @@ def test_every_case_is_read_back_from_its_repr_and_every_edge_is_met(op: ops.Op)
     met: dict[str, int] = dict.fromkeys(op.edges, 0)
 
     @drawn
-    @given(case=STRATEGIES[op.name])
+    @given(case=strategies.of(op.name))
     def draw(case: Any) -> None:
         assert case == op.parse_case(repr(case))
         for name, hit in op.edges.items():
@@ -437,7 +437,7 @@ def test_every_drawn_case_binds_and_has_a_cost(op: ops.Op) -> None:
     arena = Arena(64 << 20)
 
     @settings(drawn, max_examples=100)
-    @given(case=STRATEGIES[op.name])
+    @given(case=strategies.of(op.name))
     def draw(case: Any) -> None:
         args, options = op.inputs(case, Fill(arena, case.seed))
         call = op.bind(**args, **options)
@@ -455,7 +455,7 @@ def test_the_reference_reads_no_poison(op: ops.Op) -> None:
     arena = Arena(64 << 20)
 
     @settings(drawn, max_examples=60)
-    @given(case=STRATEGIES[op.name])
+    @given(case=strategies.of(op.name))
     def draw(case: Any) -> None:
         from yaie.arena import Placement
 

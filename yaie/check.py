@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yaie import kernels, ops
+from yaie import kernels
 from yaie.arena import GUARD, POISONS, Arena, Bytes, Placement
-from yaie.compare import Contract, Judgement, Receipt, Verdict
+from yaie.compare import Comparison, Judgement, Receipt, Verdict, Written
 from yaie.dispatch import nearest
-from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run
+from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
@@ -56,6 +56,8 @@ class _Layout:
         rows = []
         for param in self.op.signature.params:
             place = self.places[param.name]
+            if place is None:
+                continue
             many = place if isinstance(place, list) else [place]
             for i, p in enumerate(many):
                 name = f"{param.name}[{i}]" if param.many else param.name
@@ -119,13 +121,16 @@ class Judge:
         try:
             self._begin(job, before)
             expected, after = self._reference(layout, before)
+            wanted = op.comparison(expected, layout.call, kernel.contract) if op.comparison else {}
             outcomes = self._finish(job, device)
-            self._check_memory(layout, outcomes, before, after, runs)
-            results = [self._results(layout, o, r) for o, r in zip(outcomes, runs, strict=True)]
-            judgement = self._judge_results(layout, kernel.contract, expected, results[0])
+            self._check_memory(layout, wanted, outcomes, before, after, runs)
+            results = [
+                self._results(layout, wanted, o, r) for o, r in zip(outcomes, runs, strict=True)
+            ]
+            judgement = _judge_results(wanted, results[0])
             if not kernel.deterministic:
-                self._judge_results(layout, kernel.contract, expected, results[1])
-            self._check_runs(layout, job, kernel, results, before)
+                _judge_results(wanted, results[1])
+            self._check_runs(layout, wanted, job, kernel, results, before)
         except _Fault as fault:
             return fault.verdict
         seconds = sum(outcome.seconds for outcome in outcomes)
@@ -140,12 +145,7 @@ class Judge:
 
     def _lay_out(self, op: Op, case: Any) -> _Layout:
         args, options = op.inputs(case, Fill(self._arena, case.seed))
-        places = {
-            name: [Placement.of(t, self._arena.base) for t in value]
-            if isinstance(value, list)
-            else Placement.of(value, self._arena.base)
-            for name, value in args.items()
-        }
+        places = {name: _placed(value, self._arena.base) for name, value in args.items()}
         return _Layout(op, op.bind(**args, **options), places, self._arena.top)
 
     def _begin(self, job: Job, before: Sequence[Bytes]) -> None:
@@ -171,10 +171,7 @@ class Judge:
         for bytes_ in before:
             left = bytes_.copy()
             base = torch.from_numpy(left)
-            args = {
-                name: [p.view(base) for p in place] if isinstance(place, list) else place.view(base)
-                for name, place in layout.places.items()
-            }
+            args = {name: viewed(place, base) for name, place in layout.places.items()}
             returned = op.reference(**args, **options)
             after.append(left)
         return returned, after
@@ -182,30 +179,45 @@ class Judge:
     def _check_memory(
         self,
         layout: _Layout,
+        wanted: Mapping[str, Comparison],
         outcomes: Sequence[Outcome],
         before: Sequence[Bytes],
         after: Sequence[Bytes],
         runs: Sequence[Run],
     ) -> None:
+        """Every byte of the arguments is what the reference left, but for the values that are
+        judged in another way."""
         for i, run in enumerate(runs):
             region = self._worker.regions[run.region]
             actual = region[: layout.top]
+            for name, comparison in wanted.items():
+                if isinstance(comparison, Written):
+                    place = layout.places[name]
+                    left = place.view(torch.from_numpy(after[i]))
+                    comparison.copy(place.view(torch.from_numpy(actual)), left)
             if not np.array_equal(actual, after[i]):
                 at = int((actual != after[i]).argmax())
                 changed = bool(after[i][at] != before[i][at])
                 raise _describe_byte(layout, at, actual, after[i], changed)
             _check_guards(outcomes[i], region, layout.top, run.poison)
 
-    def _results(self, layout: _Layout, outcome: Outcome, run: Run) -> list[Tensor]:
-        """Copies of a run's results, after a check of their number, shapes and dtypes."""
-        wanted = layout.op.signature.results
-        if len(outcome.results) != len(wanted):
+    def _results(
+        self, layout: _Layout, wanted: Mapping[str, Comparison], outcome: Outcome, run: Run
+    ) -> dict[str, Tensor]:
+        """Copies of what a run left that is judged: its results, after a check of their number,
+        shapes and dtypes, and the written parts of arguments."""
+        declared = layout.op.signature.results
+        if len(outcome.results) != len(declared):
             raise _Fault(
-                "error", f"returned {len(outcome.results)} results, the op has {len(wanted)}"
+                "error", f"returned {len(outcome.results)} results, the op has {len(declared)}"
             )
         base = torch.from_numpy(self._worker.regions[run.region])
-        tensors = []
-        for param, place in zip(wanted, outcome.results, strict=True):
+        left = {
+            name: comparison.select(layout.places[name].view(base))
+            for name, comparison in wanted.items()
+            if isinstance(comparison, Written)
+        }
+        for param, place in zip(declared, outcome.results, strict=True):
             if not isinstance(place, Placement):
                 raise _Fault("error", f"{param.name} is {place}")
             shape = tuple(layout.call.axes[axis] for axis in param.axes)
@@ -215,32 +227,16 @@ class Judge:
                     "error",
                     f"{param.name} is {place.dtype} {place.shape}, must be {dtype} {shape}",
                 )
-            tensors.append(place.view(base).clone())
-        return tensors
-
-    def _judge_results(
-        self, layout: _Layout, contract: Contract, expected: Any, results: Sequence[Tensor]
-    ) -> Receipt | None:
-        """The receipt of the result that came closest to its limit."""
-        if layout.op.comparison is None:
-            return None
-        comparisons = layout.op.comparison(expected, layout.call, contract)
-        worst: Receipt | None = None
-        for param, result in zip(layout.op.signature.results, results, strict=True):
-            judgement: Judgement = comparisons[param.name].judge(param.name, result)
-            if judgement.check is not None:
-                raise _Fault(judgement.check, judgement.reason or "", judgement.receipt)
-            receipt = judgement.receipt
-            if receipt and (worst is None or receipt.used > worst.used):
-                worst = receipt
-        return worst
+            left[param.name] = place.view(base).clone()
+        return left
 
     def _check_runs(
         self,
         layout: _Layout,
+        wanted: Mapping[str, Comparison],
         job: Job,
         kernel: Kernel,
-        results: Sequence[Sequence[Tensor]],
+        results: Sequence[Mapping[str, Tensor]],
         before: Sequence[Bytes],
     ) -> None:
         """The two runs must agree bit for bit; if they do not, find out what made the
@@ -248,12 +244,12 @@ class Judge:
         if not kernel.deterministic or _same_bits(results[0], results[1]):
             return
         first, second = job.runs
-        where = _first_difference(job.op, results[0], results[1])
-        if not _same_bits(results[0], self._again(layout, job, first, before[0])):
+        where = _first_difference(results[0], results[1])
+        if not _same_bits(results[0], self._again(layout, wanted, job, first, before[0])):
             raise _Fault("repeat", f"the same call twice gives different bits: {where}")
         other = replace(first, schedule=second.schedule)
         if job.device == "cpu" and not _same_bits(
-            results[0], self._again(layout, job, other, before[0])
+            results[0], self._again(layout, wanted, job, other, before[0])
         ):
             raise _Fault(
                 "schedule",
@@ -266,12 +262,19 @@ class Judge:
             f"fresh memory), or on addresses: {where}",
         )
 
-    def _again(self, layout: _Layout, job: Job, run: Run, before: Bytes) -> list[Tensor]:
+    def _again(
+        self,
+        layout: _Layout,
+        wanted: Mapping[str, Comparison],
+        job: Job,
+        run: Run,
+        before: Bytes,
+    ) -> dict[str, Tensor]:
         """The results of one more run."""
         single = replace(job, runs=(run,))
         self._begin(single, [before])
         (outcome,) = self._finish(single, job.device)
-        return self._results(layout, outcome, run)
+        return self._results(layout, wanted, outcome, run)
 
     def judge_refusal(self, op: Op, kernel: Kernel, number: int) -> Verdict:
         """Whether the kernel refuses bad input ``number`` of the op: the named exception, the words
@@ -318,20 +321,45 @@ def _raise_if_dead(answer: Any) -> None:
         raise fault
 
 
-def _same_bits(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+def _placed(value: Any, base: Tensor) -> Any:
+    """Where an argument lies; a list of places for a list of tensors."""
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [Placement.of(t, base) for t in value]
+    return Placement.of(value, base)
+
+
+def _judge_results(
+    wanted: Mapping[str, Comparison], results: Mapping[str, Tensor]
+) -> Receipt | None:
+    """The receipt of the result that came closest to its limit."""
+    worst: Receipt | None = None
+    for name, result in results.items():
+        judgement: Judgement = wanted[name].judge(name, result)
+        if judgement.check is not None:
+            raise _Fault(judgement.check, judgement.reason or "", judgement.receipt)
+        receipt = judgement.receipt
+        if receipt and (worst is None or receipt.used > worst.used):
+            worst = receipt
+    return worst
+
+
+def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return all(
-        torch.equal(x.contiguous().view(torch.uint8), y.contiguous().view(torch.uint8))
-        for x, y in zip(a, b, strict=True)
+        torch.equal(a[name].contiguous().view(torch.uint8), b[name].contiguous().view(torch.uint8))
+        for name in a
     )
 
 
-def _first_difference(op: str, a: Sequence[Tensor], b: Sequence[Tensor]) -> str:
-    for param, x, y in zip(ops.get(op).signature.results, a, b, strict=True):
+def _first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str:
+    for name, x in a.items():
+        y = b[name]
         unequal = (x.contiguous().view(torch.uint8) != y.contiguous().view(torch.uint8)).nonzero()
         if len(unequal):
             at = (*unequal[0][:-1].tolist(), int(unequal[0][-1]) // x.element_size())
             where = ", ".join(map(str, at))
-            return f"{param.name}[{where}] is {x[at].item():.9g}, then {y[at].item():.9g}"
+            return f"{name}[{where}] is {x[at].item():.9g}, then {y[at].item():.9g}"
     return "in no result"
 
 

@@ -143,6 +143,32 @@ class Exact:
         return Judgement("exact", f"{output}[{where}] is {was}, should be {should} (bit for bit)")
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a mutated argument holds at ``rows`` of its first two axes (as one) after the call,
+    judged by ``values``. Every byte that no row names must be what the reference left there."""
+
+    rows: Tensor
+    values: Comparison
+
+    @property
+    def expected(self) -> Tensor:
+        """What stands at the rows."""
+        return self.values.expected
+
+    def select(self, argument: Tensor) -> Tensor:
+        """A copy of the rows of an argument."""
+        return argument.flatten(0, 1)[self.rows]
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copy the rows of one argument to those of another."""
+        target.flatten(0, 1)[self.rows] = self.select(source)
+
+    def judge(self, output: str, actual: Tensor) -> Judgement:
+        """Judge the selected rows."""
+        return self.values.judge(output, actual)
+
+
 def _raw(tensor: Tensor) -> Tensor:
     ints = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(ints[tensor.element_size()])

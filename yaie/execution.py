@@ -185,7 +185,7 @@ def execute(job: Job, regions: Regions) -> list[Outcome]:
 def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
     shared = torch.from_numpy(regions[run.region])
     base = shared if job.device == "cpu" else _uploaded(shared, job)
-    args = {name: _viewed(place, base) for name, place in job.args.items()}
+    args = {name: viewed(place, base) for name, place in job.args.items()}
     heap = Heap(base, job.top, run.poison)
     results: tuple[Any, ...] = ()
     raised = None
@@ -205,7 +205,10 @@ def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
     return Outcome(results, tuple(heap.spans), raised, seconds)
 
 
-def _viewed(place: Any, base: Tensor) -> Any:
+def viewed(place: Any, base: Tensor) -> Any:
+    """The argument that lies at a place (at each of a list of places) of ``base``."""
+    if place is None:
+        return None
     return [p.view(base) for p in place] if isinstance(place, list) else place.view(base)
 
 
@@ -266,7 +269,7 @@ def _moved(value: Any, device: str, moved: dict[int, Any]) -> Any:
     """A value on a device, its strides kept; what was one object stays one object."""
     if isinstance(value, list):
         return [_moved(v, device, moved) for v in value]
-    if not isinstance(value, Tensor) or device == "cpu":
+    if not isinstance(value, Tensor) or device == "cpu" or value.is_meta:
         return value
     if id(value) not in moved:
         copy = torch.empty_strided(
@@ -277,8 +280,12 @@ def _moved(value: Any, device: str, moved: dict[int, Any]) -> Any:
 
 
 def _snapshot(given: Mapping[str, Any]) -> list[Tensor]:
-    """The bytes of every tensor of a call."""
+    """The bytes of every tensor of a call (one on the device "meta" has none)."""
     flat: list[Any] = []
     for value in given.values():
         flat.extend(value if isinstance(value, list) else [value])
-    return [t.clone().contiguous().view(torch.uint8) for t in flat if isinstance(t, Tensor)]
+    return [
+        t.clone().contiguous().view(torch.uint8)
+        for t in flat
+        if isinstance(t, Tensor) and not t.is_meta
+    ]

@@ -155,6 +155,11 @@ def _nothing_more(call: Call) -> None:
     """The signature says it all."""
 
 
+def _as_it_is(call: Call) -> Call:
+    """Nothing is left to be filled in."""
+    return call
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Op:
     """What must be computed. One page declares one Op; everything else reads it.
@@ -163,8 +168,10 @@ class Op:
     and the options by name. ``reference`` takes them by name, works in float64 on the stored
     values, mutates what the op mutates, and returns what ``comparison`` needs to judge each result.
     ``door`` holds the checks that the signature cannot say, ``contents`` those that must read
-    tensor data (checked mode). ``errors`` are the bad inputs that the signature does not imply;
-    each spoils the call of the Case ``good``.
+    tensor data (checked mode). ``complete`` fills in what a call left open: axes of the results
+    that no argument has, options whose default depends on the arguments. ``errors`` are the bad
+    inputs that the signature does not imply; each spoils the call of the Case ``good`` (which
+    gives every optional argument).
     """
 
     name: str
@@ -181,6 +188,7 @@ class Op:
     comparison: Callable[[Any, Call, Contract], Mapping[str, Comparison]] | None = None
     door: Callable[[Call], None] = _nothing_more
     contents: Callable[[Call], None] = _nothing_more
+    complete: Callable[[Call], Call] = _as_it_is
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -224,17 +232,17 @@ class Op:
             binding.device,
         )
         self.door(call)
-        return call
+        return self.complete(call)
 
     def _name_arguments(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         names = [p.name for p in self.signature.params]
         if len(args) > len(names):
             raise TypeError(f"{self.name}: takes {len(names)} tensors, {len(args)} were given")
         given = dict(zip(names, args, strict=False))
-        for name in names[len(args) :]:
-            if name not in options:
-                raise TypeError(f"{self.name}: missing argument {name!r}")
-            given[name] = options.pop(name)
+        for param in self.signature.params[len(args) :]:
+            if param.name not in options and not param.optional:
+                raise TypeError(f"{self.name}: missing argument {param.name!r}")
+            given[param.name] = options.pop(param.name, None)
         return given
 
     def register(self, kernel: Kernel) -> None:

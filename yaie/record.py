@@ -1,8 +1,8 @@
 """Records: one JSON line for each thing that was found out, in files that survive an interruption.
 
 A run writes ``<folder>/<run id>/<process>.jsonl``. The first line of a file says what ran where;
-each further line is a verdict (or a mutant's fate) and is flushed at once. Reports read these files
-and nothing else.
+each further line is a verdict, what came of a law, or a mutant's fate, and is flushed at once.
+Reports read these files and nothing else.
 """
 
 from __future__ import annotations
@@ -125,6 +125,11 @@ class Recorder:
                 "repro": repro_line(case, kernel),
             }
         )
+
+    def law(self, op: str, kernel: str, law: str, outcome: Mapping[str, Any]) -> None:
+        """Record what came of a law, or of a comparison with a peer."""
+        record = {"kind": "law", "run": self.run, "op": op, "kernel": kernel, "law": law}
+        self._write({**record, **outcome})
 
     def mutant(self, fate: Mapping[str, Any]) -> None:
         """Record the fate of a mutant."""

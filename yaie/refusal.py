@@ -52,8 +52,10 @@ def put(name: str, value: int, *index: int) -> Spoil:
 def from_signature(signature: Signature) -> Iterator[Refusal]:
     """The refusals that follow from a signature."""
     seen: set[str] = set()
-    for param in signature.params:
+    for number, param in enumerate(signature.params):
         yield from _of_param(param)
+        if number:
+            yield _elsewhere(param)
         for position, axis in enumerate(param.axes):
             letter = axis.partition("+")[0]
             if letter in seen and not param.many:
@@ -85,6 +87,17 @@ def _of_param(param: Param) -> Iterator[Refusal]:
         yield Refusal(f"{name}: strides", each(_every_second), ValueError, f"{label}: stride")
     if param.contiguous or param.dtype == "any":
         yield Refusal(f"{name}: gaps", each(_with_gaps), ValueError, f"{label}: strides")
+
+
+def _elsewhere(param: Param) -> Refusal:
+    """An argument on another device than the first one: "meta", which every machine has."""
+
+    def move(value: Any) -> Any:
+        return [t.to("meta") for t in value] if param.many else value.to("meta")
+
+    label = f"{param.name}[0]" if param.many else param.name
+    says = f"{label}: device is meta"
+    return Refusal(f"{param.name}: device differs", change(param.name, move), ValueError, says)
 
 
 def _every_second(tensor: Tensor) -> Tensor:

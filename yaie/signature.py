@@ -4,10 +4,11 @@ A signature is one line of text, read like Python annotations::
 
     k: float[T,Hk,D], k_cache!: float[P,S,Hk,D] contiguous, slots: int32[T] -> None
 
-``!`` marks an argument that the op mutates. ``float`` stands for float32, float16 or bfloat16, the
-same for every ``float`` tensor of one call; ``any`` stands for any dtype. An axis is a letter
-(the vocabulary of docs), a letter plus a number (``B+1``), a number, or ``...`` for the rest.
-``list[any[P,...]]`` is a list of tensors. What follows ``*`` are options with their defaults.
+``!`` marks an argument that the op mutates, ``?`` one that may be None. ``float`` stands for
+float32, float16 or bfloat16, the same for every ``float`` tensor of one call; ``any`` stands for
+any dtype. An axis is a letter (the vocabulary of docs), a letter plus a number (``B+1``), a number,
+or ``...`` for the rest. ``list[any[P,...]]`` is a list of tensors. What follows ``*`` are options
+with their defaults.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FLOAT_NAMES = ("float32", "float16", "bfloat16")
 _DTYPES = {"float32": torch.float32, "int32": torch.int32, "int64": torch.int64}
 
 _PARAM = re.compile(
-    r"(?P<name>\w+)(?P<mutated>!?):\s*(?P<list>list\[)?(?P<dtype>\w+)\[(?P<axes>[^\]]*)\]"
+    r"(?P<name>\w+)(?P<mark>[!?]?):\s*(?P<list>list\[)?(?P<dtype>\w+)\[(?P<axes>[^\]]*)\]"
     r"(?P<end>\]?)(?P<contiguous>\s+contiguous)?$"
 )
 _OPTION = re.compile(r"(?P<name>\w+)\s*=\s*(?P<default>.+)$")
@@ -42,6 +43,7 @@ class Param:
     mutated: bool = False
     many: bool = False
     contiguous: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,13 @@ def _parse_param(part: str) -> Param:
         if axis != "..." and not axis.isdigit() and _AXIS.match(axis) is None:
             raise ValueError(f"not an axis: {axis!r} in {part!r}")
     return Param(
-        m["name"], m["dtype"], axes, bool(m["mutated"]), bool(m["list"]), bool(m["contiguous"])
+        m["name"],
+        m["dtype"],
+        axes,
+        mutated=m["mark"] == "!",
+        many=bool(m["list"]),
+        contiguous=bool(m["contiguous"]),
+        optional=m["mark"] == "?",
     )
 
 
@@ -165,6 +173,8 @@ class Door:
         )
 
     def _tensors(self, param: Param, value: Any) -> list[tuple[str, torch.Tensor]]:
+        if param.optional and value is None:
+            return []
         if not param.many:
             named = [(param.name, value)]
         elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):

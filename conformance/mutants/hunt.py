@@ -10,10 +10,10 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 
+from conformance import strategies
 from conformance.campaign import Campaign
 from conformance.mutants.build import FOLDER, BuildError, Toolchain
 from conformance.mutants.catalogue import CatalogueError, Trial
-from conformance.strategies import STRATEGIES
 from yaie import ops
 from yaie.check import Judge
 from yaie.compare import Verdict
@@ -88,7 +88,7 @@ def drive(campaign: Campaign, effort: Effort) -> float | None:
         suppress_health_check=list(HealthCheck),
         verbosity=Verbosity.quiet,
     )
-    @given(case=STRATEGIES[campaign.op.name])
+    @given(case=strategies.of(campaign.op.name))
     def judged(case: Any) -> None:
         nonlocal first_fault
         try:

@@ -71,7 +71,9 @@ def sources(op: str) -> list[Path]:
     found += [p for p in CSRC.glob("simt/**/*") if "tests" not in p.parts]
     found += [*ROOT.glob("yaie/*.py"), *ROOT.glob("yaie/kernels/*.py")]
     found += [*ROOT.glob("yaie/ops/_*.py"), ROOT / "yaie" / "ops" / f"{op}.py"]
-    found += [ROOT / "conformance" / name for name in ("campaign.py", "strategies.py")]
+    found += [
+        ROOT / "conformance" / name for name in ("campaign.py", "strategies.py", f"test_{op}.py")
+    ]
     found += [ROOT / "conformance" / "mutants" / name for name in IN_HUNT]
     return sorted(
         p for p in found if p.is_file() and p.relative_to(ROOT).as_posix() not in IRRELEVANT

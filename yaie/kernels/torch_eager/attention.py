@@ -1,34 +1,11 @@
-"""A second opinion on every op: plain vectorised PyTorch, on any device, in the tensors' dtype.
-
-Written apart from the references: it shares no mask, index or loop with them, and it passes the
-same conformance as any other kernel.
-"""
+"""Attention in plain vectorised PyTorch."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
-
-from yaie import ops
-from yaie.op import Kernel
-
-
-def append_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
-    """Scatter the tokens that are not skipped."""
-    stored = (slots >= 0).nonzero()[:, 0]
-    at = slots[stored].long()
-    for values, cache in ((k, k_cache), (v, v_cache)):
-        cache.flatten(0, 1).index_copy_(0, at, values[stored])
-
-
-def copy_blocks(caches: list[Tensor], pairs: Tensor) -> None:
-    """Gather the source pages, then scatter them."""
-    src, dst = pairs[:, 0].long(), pairs[:, 1].long()
-    for cache in caches:
-        cache.index_copy_(0, dst, cache.index_select(0, src))
 
 
 def paged_attention(
@@ -95,14 +72,3 @@ def _gather(cache: Tensor, slot: Tensor, keep: Tensor) -> Tensor:
     if not flat.shape[0]:
         return flat.new_zeros(*slot.shape, *flat.shape[1:], dtype=torch.float32)
     return torch.where(keep[..., None, None], flat[slot].float(), 0.0)
-
-
-def register() -> None:
-    """Register the kernels of this module."""
-    runs: dict[str, Any] = {
-        "append_kv": append_kv,
-        "copy_blocks": copy_blocks,
-        "paged_attention": paged_attention,
-    }
-    for name, run in runs.items():
-        ops.get(name).register(Kernel(name, "torch.eager", run))

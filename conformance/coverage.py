@@ -1,0 +1,51 @@
+"""Which edges of each op's domain a run has met. One that no case met fails the run: what was not
+drawn was not judged."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from yaie import ops
+
+LEAST_CASES = 1200
+"""Cases of an op from which on every edge must have been met (the default profile has more)."""
+
+
+class Coverage:
+    """Counts the edges in the records of a run, and fails it where one is missing."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._folder: Path = config.getoption("--records") / config.yaie_run  # type: ignore[attr-defined]
+        self._missing: dict[str, list[str]] = {}
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        cases, hits = count(self._folder)
+        self._missing = {
+            name: missing
+            for name, judged in cases.items()
+            if judged >= LEAST_CASES
+            and (missing := [edge for edge in ops.OPS[name].edges if not hits[name, edge]])
+        }
+        if self._missing and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for name, edges in self._missing.items():
+            terminalreporter.write_line(f"{name}: edges never met: {', '.join(edges)}", red=True)
+
+
+def count(folder: Path) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Judged cases of each op, and of each (op, edge), in the records of a run."""
+    cases: Counter[str] = Counter()
+    hits: Counter[tuple[str, str]] = Counter()
+    for path in folder.glob("*.jsonl"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["kind"] == "verdict" and record["status"] != "unsupported":
+                cases[record["op"]] += 1
+                hits.update((record["op"], edge) for edge in record["edges"])
+    return cases, hits

@@ -1,0 +1,1 @@
+"""Prefix matching in plain vectorised PyTorch."""
