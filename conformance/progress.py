@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -18,16 +19,21 @@ class Progress:
 
     def __init__(self, config: pytest.Config) -> None:
         self._folder: Path = config.getoption("--records") / config.yaie_run  # type: ignore[attr-defined]
-        self._tty = sys.stderr.isatty()
         self._started = time.monotonic()
         self._total = self._done = self._failed = 0
         self._sizes: dict[Path, tuple[int, int]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
+    def pytest_sessionstart(self) -> None:
+        # A descriptor of our own: while a test runs, pytest captures the ordinary ones.
+        self._out = open(os.dup(sys.__stderr__.fileno()), "w")  # noqa: SIM115
+        self._tty = self._out.isatty()
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._total = self._total or len(session.items)
 
+    @pytest.hookimpl(tryfirst=True)  # the first plugin that runs the tests ends the hook
     def pytest_runtestloop(self) -> None:
         self._thread.start()
 
@@ -61,26 +67,27 @@ class Progress:
 
     def _watch(self) -> None:
         while not self._stop.wait(REFRESH_S if self._tty else PLAIN_REFRESH_S):
+            if not self._total:  # xdist is still starting its processes, and says so itself
+                continue
             cases, seconds = self._cases(), time.monotonic() - self._started
             failed = f", {self._failed} FAILED" if self._failed else ""
             line = (
                 f"{self._done} of {self._total} tests, {cases} cases, "
                 f"{cases / seconds:.0f} a second{failed}"
             )
-            if self._tty:
-                sys.stderr.write(f"\r\x1b[K{line}")
-            else:
-                sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            self._write(f"\r\x1b[K{line}" if self._tty else f"{line}\n")
 
     def _print(self, line: str) -> None:
         self._clear()
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
+        self._write(f"{line}\n")
 
     def _clear(self) -> None:
         if self._tty:
-            sys.stderr.write("\r\x1b[K")
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        self._out.write(text)
+        self._out.flush()
 
     def _cases(self) -> int:
         """Records so far: lines of every file but its first."""

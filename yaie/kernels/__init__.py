@@ -54,7 +54,17 @@ def load() -> None:
         entry.load()()
     for name in os.environ.get("YAIE_PLUGINS", "").split(","):
         if name.strip():
-            importlib.import_module(name.strip())
+            _plug_in(name.strip())
+
+
+def _plug_in(name: str) -> None:
+    """Import a module that registers kernels; ValueError when there is none of that name."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not name.startswith(error.name):
+            raise  # the module is there, something that it imports is not
+        raise ValueError(f"YAIE_PLUGINS: no module {name!r} on the path") from None
 
 
 __all__ = ["IN_ORDER", "Schedule", "entries", "load", "native", "scheduled"]

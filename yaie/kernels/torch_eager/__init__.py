@@ -18,5 +18,5 @@ def register() -> None:
     for name, op in ops.OPS.items():
         for family in FAMILIES:
             run = getattr(family, name, None)
-            if run is not None:
+            if run is not None and run.__module__ == family.__name__:
                 op.register(Kernel(op=name, name="torch.eager", run=run))
