@@ -49,7 +49,7 @@ void append_kv_vec(View k, View v, View k_cache, View v_cache, View slots, Strea
     const int width = fold(fold(access, k, k_cache), v, v_cache).bytes();
     const append_kv::Words k_words = in_words(k, width), v_words = in_words(v, width);
     const int most = std::max(k_words.heads * k_words.words, v_words.heads * v_words.words);
-    const int threads = std::min(256, (most + 31) / 32 * 32);
+    const dim3 threads(std::min(256, (most + 31) / 32 * 32), 2);
     YAIE_WORD_SWITCH(width, Word,
                      SIMT_LAUNCH((append_kv::vec<Word>), grid_x(door, door["T"]), threads, 0,
                                  static_cast<simt::Stream>(stream), k_words, v_words,

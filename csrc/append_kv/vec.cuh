@@ -1,8 +1,9 @@
-// append_kv, step 2: one block a token, the widest words that alignment allows, K and V together.
+// append_kv, step 2: one block a token, the widest words that alignment allows, K and V side by side.
 //
-// A thread moves 16 bytes at a time where pointers, pitches and D allow it, and reads its K and its
-// V word before it writes either, so that two loads are in flight. The slot is read once a thread,
-// from one address a block. What it won over step 1: docs/kernels.md.
+// The first row of a block's threads moves K, the second V. A thread moves 16 bytes at a time where
+// pointers, pitches and D allow it, and asks for its first word before the slot is known, so that
+// both reads are under way at once: of a skipped token it reads a word for nothing. What it won over
+// step 1, and what more tokens a thread or streaming hints did not: docs/kernels.md.
 #pragma once
 
 #include "simt/simt.h"
@@ -23,18 +24,27 @@ __device__ Word load_word(const Words& source, int64_t token, int i) {
 }
 
 template <class Word>
-__global__ void vec(Words k, Words v, Word* k_cache, Word* v_cache, const int* slots) {
+__device__ void store_token(const Words& source, Word* cache, const int* slots) {
     const int64_t token = blockIdx.x;
+    const int row = source.heads * source.words;  // words of one token
+    int i = threadIdx.x;
+    Word word;
+    if (i < row) word = load_word<Word>(source, token, i);
     const int64_t slot = slots[token];
     if (slot < 0) return;  // skip this token
-    const int k_words = k.heads * k.words, v_words = v.heads * v.words;
-    for (int i = threadIdx.x; i < max(k_words, v_words); i += blockDim.x) {
-        Word from_k, from_v;
-        if (i < k_words) from_k = load_word<Word>(k, token, i);
-        if (i < v_words) from_v = load_word<Word>(v, token, i);
-        if (i < k_words) k_cache[slot * k_words + i] = from_k;
-        if (i < v_words) v_cache[slot * v_words + i] = from_v;
+    while (i < row) {
+        cache[slot * row + i] = word;
+        i += blockDim.x;
+        if (i < row) word = load_word<Word>(source, token, i);
     }
+}
+
+template <class Word>
+__global__ void vec(Words k, Words v, Word* k_cache, Word* v_cache, const int* slots) {
+    if (threadIdx.y == 0)
+        store_token(k, k_cache, slots);
+    else
+        store_token(v, v_cache, slots);
 }
 
 }  // namespace yaie::append_kv

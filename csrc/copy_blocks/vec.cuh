@@ -9,7 +9,7 @@
 
 namespace yaie::copy_blocks {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 512;
 constexpr int kUnroll = 4;
 constexpr int kLayers = 64;  // of one launch: their pointers travel as a kernel parameter
 
