@@ -16,7 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "csrc" / "simt"
 PROGRAMS = sorted(path.stem for path in (SOURCE / "tests").glob("*_test.cu"))
-SWITCHES = {"assembly": "OFF", "ucontext": "ON"}  # value of SIMT_PORTABLE_FIBERS
+BUILDS = {
+    "assembly": "",
+    "ucontext": "-DSIMT_PORTABLE_FIBERS=ON",
+    "checked": "-DSIMT_CHECKED=ON",
+}
+"""What each build of the executor adds to the defaults."""
 FIBER_PROGRAMS = ["barriers_test", "faults_test", "kernels_test", "launch_test", "warp_test"]
 
 
@@ -26,15 +31,14 @@ def run(*command: str | Path) -> str:
     return result.stdout
 
 
-def build(switch: str) -> Path:
+def build(name: str) -> Path:
     """Build once for all sessions; a lock keeps the workers of pytest-xdist apart."""
-    folder = ROOT / "build" / f"simt-tests-{switch}"
+    folder = ROOT / "build" / f"simt-tests-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        option = f"-DSIMT_PORTABLE_FIBERS={SWITCHES[switch]}"
-        run("cmake", "-S", SOURCE, "-B", folder, option, *generator)
+        run("cmake", "-S", SOURCE, "-B", folder, *BUILDS[name].split(), *generator)
         run("cmake", "--build", folder, "--parallel", str(min(2, os.cpu_count() or 1)))
     return folder / "tests"
 
@@ -57,6 +61,16 @@ def test_program(programs: Path, program: str) -> None:
 @pytest.mark.parametrize("program", FIBER_PROGRAMS)
 def test_program_with_portable_fibers(portable_programs: Path, program: str) -> None:
     run(portable_programs / program)
+
+
+@pytest.fixture(scope="module")
+def checked_programs() -> Path:
+    return build("checked")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program_with_checked_accesses(checked_programs: Path, program: str) -> None:
+    run(checked_programs / program)
 
 
 @pytest.fixture(scope="module")

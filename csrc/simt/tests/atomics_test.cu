@@ -36,7 +36,7 @@ __global__ void update(Totals* t) {
     atomicMax(&t->smax, -(1ll << 40) + i);
     atomicAdd(&t->fadd, 0.5f);
     atomicAdd(&t->dadd, 0.25);
-    unsigned seen = t->cas, expected;
+    unsigned seen = *static_cast<volatile unsigned*>(&t->cas), expected;
     do {
         expected = seen;
         seen = atomicCAS(&t->cas, expected, expected + 3);

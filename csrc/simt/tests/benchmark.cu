@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 
+#include "simt/memory.h"
 #include "simt/simt.h"
 
 namespace {
@@ -72,9 +74,55 @@ void measure_launches() {
                 many / 1024 / 256);
 }
 
+// ---- One access --------------------------------------------------------------------------------
+
+constexpr int kAccesses = 100000;
+
+// Volatile locals would be no access; so the sum depends on what was read.
+__global__ void reads(const float* from, float* out, int mask) {
+    float sum = 0;
+    for (int i = 0; i < kAccesses; ++i) sum += from[(i * 33) & mask];
+    *out = sum;
+}
+
+__global__ void writes_to(float* to, int mask) {
+    for (int i = 0; i < kAccesses; ++i) to[(i * 33) & mask] = float(i);
+}
+
+__global__ void shared_reads(float* out, int mask) {
+    SIMT_SHARED(float, value, [1024]);
+    for (int i = 0; i <= mask; ++i) value[i] = 1.0f;
+    float sum = 0;
+    for (int i = 0; i < kAccesses; ++i) sum += value[(i * 33) & mask];
+    *out = sum;
+}
+
+void measure_accesses() {
+    static float input[1024], output[1024], sum[1];
+#if defined(SIMT_CHECKED)
+    const simt::Registered registered({{"input", input, 4, {1024}, {1}, simt::Role::input},
+                                       {"output", output, 4, {1024}, {1}, simt::Role::inout},
+                                       {"sum", sum, 4, {1}, {1}, simt::Role::inout}});
+#endif
+    const double read = nanoseconds([] { SIMT_LAUNCH(reads, 1, 1, 0, nullptr, input, sum, 1023); });
+    const double reread =
+        nanoseconds([] { SIMT_LAUNCH(reads, 1, 1, 0, nullptr, output, sum, 1023); });
+    const double write =
+        nanoseconds([] { SIMT_LAUNCH(writes_to, 1, 1, 0, nullptr, output, 1023); });
+    const double shared =
+        nanoseconds([] { SIMT_LAUNCH(shared_reads, 1, 1, 0, nullptr, sum, 1023); });
+    std::printf(
+        "ns an access: %.1f read of an input, %.1f of a tensor that is written as well, "
+        "%.1f write, %.1f read of shared memory\n",
+        read / kAccesses, reread / kAccesses, write / kAccesses, shared / kAccesses);
+}
+
 }  // namespace
 
-int main() {
+// `benchmark accesses` prints what an access costs and no more.
+int main(int arguments, char** argument) {
+    measure_accesses();
+    if (arguments > 1 && std::strcmp(argument[1], "accesses") == 0) return 0;
     measure_switches("round-robin");
     simt::set_schedule({simt::Policy::Random, 1, 1});
     measure_switches("random");

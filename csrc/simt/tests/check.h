@@ -5,10 +5,12 @@
 #include <cstdio>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "simt/memory.h"
 #include "simt/simt.h"
 
 namespace check {
@@ -67,6 +69,10 @@ class Buffer {
 #else
         data_ = new T[size];
 #endif
+#if defined(SIMT_CHECKED) && !defined(CHECK_REGISTERS_ITSELF)
+        registered_ = std::make_unique<simt::Registered>(std::vector<simt::Tensor>{
+            {"buffer", data_, sizeof(T), {int64_t(size)}, {1}, simt::Role::inout}});
+#endif
         for (std::size_t i = 0; i < size; ++i) data_[i] = value;
     }
     ~Buffer() {
@@ -87,6 +93,9 @@ class Buffer {
    private:
     std::size_t size_;
     T* data_ = nullptr;
+#if defined(SIMT_CHECKED) && !defined(CHECK_REGISTERS_ITSELF)
+    std::unique_ptr<simt::Registered> registered_;
+#endif
 };
 
 inline void wait(const char* kernel) {
@@ -103,15 +112,16 @@ inline void under_all_schedules(const std::function<void()>& test) {
     test();
 #else
     const simt::Policy policies[] = {simt::Policy::RoundRobin, simt::Policy::Reverse,
-                                     simt::Policy::Random};
-    const char* names[] = {"round-robin", "reverse", "random"};
-    for (int p = 0; p < 3; ++p) {
+                                     simt::Policy::Random, simt::Policy::Priority};
+    const char* names[] = {"round-robin", "reverse", "random", "priority"};
+    for (int p = 0; p < 4; ++p) {
         for (int threads : {1, 2}) {
             for (unsigned seed : {1u, 2u, 3u}) {
-                if (p != 2 && seed != 1) continue;
+                if (p < 2 && seed != 1) continue;
                 context() = std::string(" [") + names[p] + ", seed " + std::to_string(seed) + ", " +
                             std::to_string(threads) + " OS threads]";
-                simt::set_schedule({policies[p], seed, threads});
+                const double preemption = simt::is_checked() && seed == 2 ? 0.05 : 0;
+                simt::set_schedule({policies[p], seed, threads, 3, preemption});
                 test();
             }
         }

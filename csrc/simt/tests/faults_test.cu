@@ -203,7 +203,7 @@ __global__ void past_the_end(int index) {
     SIMT_SHARED(char, before, [3]);
     SIMT_SHARED(float, tile, [33]);
     SIMT_SHARED(char, after, [3]);
-    before[0] = after[0] = 0;
+    if (threadIdx.x == 0) before[0] = after[0] = 0;
     volatile float* p = tile;
     p[index] = -1.0f;
 }
@@ -214,6 +214,7 @@ __global__ void past_dynamic(int index) {
 }
 
 TEST(writes_outside_shared_arrays) {
+    if (simt::is_checked()) return;  // found at the access: checked_test
     check::under_all_schedules([] {
         const std::string at = line(kPastTheEnd + 3);
         CHECK_FAULT("none", RUN(past_the_end, 2, 2, 0, 32), "");

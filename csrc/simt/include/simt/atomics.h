@@ -38,7 +38,8 @@ struct WordOf<8> {
 
 // *address = update(*address) in one step; returns the old value.
 template <class T, class Update>
-T atomic_update(T* address, Update update) {
+__forceinline__ T atomic_update(T* address, Scope scope, Site site, Update update) {
+    note_atomic(address, sizeof(T), scope, site);
     using Word = typename WordOf<sizeof(T)>::type;
     Word* word = reinterpret_cast<Word*>(address);
     Word seen = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -55,18 +56,19 @@ T atomic_update(T* address, Update update) {
 }  // namespace simt
 
 // Each operation for the types CUDA has it for, and its block- and system-scoped forms.
-#define SIMT_ATOMIC_SCOPE(name, suffix, expression, ...)                              \
-    template <class T>                                                                \
-    T name##suffix(T* address, ::simt::detail::NotDeduced<T> value) {                 \
-        static_assert(::simt::detail::is_one_of<T, __VA_ARGS__>,                      \
-                      "CUDA has no " #name " for this type");                         \
-        return ::simt::detail::atomic_update(                                         \
-            address, [value]([[maybe_unused]] T old) -> T { return T(expression); }); \
+#define SIMT_ATOMIC_SCOPE(name, scope, expression, ...)                       \
+    template <class T>                                                        \
+    T name(T* address, ::simt::detail::NotDeduced<T> value, SIMT_CALL_SITE) { \
+        static_assert(::simt::detail::is_one_of<T, __VA_ARGS__>,              \
+                      "CUDA has no " #name " for this type");                 \
+        return ::simt::detail::atomic_update(                                 \
+            address, ::simt::detail::Scope::scope, site,                      \
+            [value]([[maybe_unused]] T old) -> T { return T(expression); });  \
     }
-#define SIMT_ATOMIC(name, expression, ...)                   \
-    SIMT_ATOMIC_SCOPE(name, , expression, __VA_ARGS__)       \
-    SIMT_ATOMIC_SCOPE(name, _block, expression, __VA_ARGS__) \
-    SIMT_ATOMIC_SCOPE(name, _system, expression, __VA_ARGS__)
+#define SIMT_ATOMIC(name, expression, ...)                          \
+    SIMT_ATOMIC_SCOPE(name, device, expression, __VA_ARGS__)        \
+    SIMT_ATOMIC_SCOPE(name##_block, block, expression, __VA_ARGS__) \
+    SIMT_ATOMIC_SCOPE(name##_system, system, expression, __VA_ARGS__)
 
 SIMT_ATOMIC(atomicAdd, old + value, int, unsigned, unsigned long long, float, double, __half,
             __nv_bfloat16)
@@ -83,16 +85,18 @@ SIMT_ATOMIC(atomicDec, old == 0 || old > value ? value : old - 1u, unsigned)
 #undef SIMT_ATOMIC
 #undef SIMT_ATOMIC_SCOPE
 
-#define SIMT_ATOMIC_CAS(name)                                                                    \
-    template <class T>                                                                           \
-    T name(T* address, ::simt::detail::NotDeduced<T> compare, ::simt::detail::NotDeduced<T> v) { \
-        static_assert(                                                                           \
-            ::simt::detail::is_one_of<T, int, unsigned, unsigned long long, unsigned short>,     \
-            "CUDA has no atomicCAS for this type");                                              \
-        return ::simt::detail::atomic_update(                                                    \
-            address, [compare, v](T old) -> T { return old == compare ? v : old; });             \
+#define SIMT_ATOMIC_CAS(name, scope)                                                           \
+    template <class T>                                                                         \
+    T name(T* address, ::simt::detail::NotDeduced<T> compare, ::simt::detail::NotDeduced<T> v, \
+           SIMT_CALL_SITE) {                                                                   \
+        static_assert(                                                                         \
+            ::simt::detail::is_one_of<T, int, unsigned, unsigned long long, unsigned short>,   \
+            "CUDA has no atomicCAS for this type");                                            \
+        return ::simt::detail::atomic_update(                                                  \
+            address, ::simt::detail::Scope::scope, site,                                       \
+            [compare, v](T old) -> T { return old == compare ? v : old; });                    \
     }
-SIMT_ATOMIC_CAS(atomicCAS)
-SIMT_ATOMIC_CAS(atomicCAS_block)
-SIMT_ATOMIC_CAS(atomicCAS_system)
+SIMT_ATOMIC_CAS(atomicCAS, device)
+SIMT_ATOMIC_CAS(atomicCAS_block, block)
+SIMT_ATOMIC_CAS(atomicCAS_system, system)
 #undef SIMT_ATOMIC_CAS

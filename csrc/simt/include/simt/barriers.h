@@ -26,10 +26,9 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALL_SITE) {
     ::simt::detail::collective(::simt::detail::kSyncWarp, mask, 0, 0, site);
 }
 
-// The threads of a block share one OS thread, so only other blocks need a real fence.
-inline void __threadfence_block() { __atomic_signal_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+inline void __threadfence_block() { ::simt::detail::fence(::simt::detail::Scope::block); }
+inline void __threadfence() { ::simt::detail::fence(::simt::detail::Scope::device); }
+inline void __threadfence_system() { ::simt::detail::fence(::simt::detail::Scope::system); }
 
 inline void __nanosleep(unsigned) { ::simt::detail::yield(); }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
@@ -13,17 +12,17 @@ namespace simt {
 namespace detail {
 
 template <class To, class From>
-To bit_cast(From from) {
+__forceinline__ To bit_cast(From from) {
     static_assert(sizeof(To) == sizeof(From), "a cast of bits keeps the size");
     To to;
-    std::memcpy(&to, &from, sizeof to);
+    __builtin_memcpy(&to, &from, sizeof to);
     return to;
 }
-inline uint32_t float_bits(float x) { return bit_cast<uint32_t>(x); }
-inline float float_from_bits(uint32_t bits) { return bit_cast<float>(bits); }
+__forceinline__ uint32_t float_bits(float x) { return bit_cast<uint32_t>(x); }
+__forceinline__ float float_from_bits(uint32_t bits) { return bit_cast<float>(bits); }
 
 // Drops the low `count` bits, rounding to nearest, ties to even.
-inline uint32_t round_off(uint32_t bits, int count) {
+__forceinline__ uint32_t round_off(uint32_t bits, int count) {
     const uint32_t half_minus_one = (1u << (count - 1)) - 1;
     const uint32_t odd = (bits >> count) & 1;
     return (bits + half_minus_one + odd) >> count;
@@ -64,7 +63,7 @@ inline float half_value_portable(uint16_t bits) {
     return float_from_bits(sign | (((exponent | mantissa) << 13) + kRebias));
 }
 
-inline uint16_t half_bits(float x) {
+__forceinline__ uint16_t half_bits(float x) {
 #if defined(__F16C__)
     return uint16_t(_cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT));
 #else
@@ -72,7 +71,7 @@ inline uint16_t half_bits(float x) {
 #endif
 }
 
-inline float half_value(uint16_t bits) {
+__forceinline__ float half_value(uint16_t bits) {
 #if defined(__F16C__)
     return _cvtsh_ss(bits);
 #else
@@ -82,12 +81,14 @@ inline float half_value(uint16_t bits) {
 
 // ---- bf16: the upper half of a float ------------------------------------------------------------
 
-inline uint16_t bfloat16_bits(float x) {
+__forceinline__ uint16_t bfloat16_bits(float x) {
     const uint32_t bits = float_bits(x);
     const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
     return uint16_t(is_nan ? (bits >> 16) | 0x40u : round_off(bits, 16));
 }
-inline float bfloat16_value(uint16_t bits) { return float_from_bits(uint32_t(bits) << 16); }
+__forceinline__ float bfloat16_value(uint16_t bits) {
+    return float_from_bits(uint32_t(bits) << 16);
+}
 
 // A double rounded to odd: rounding the float once more, to a half or bfloat16, gives what one
 // rounding of the double would have given.
@@ -103,70 +104,74 @@ inline float round_to_odd(double x) {
 
 // ---- The types ----------------------------------------------------------------------------------
 
-#define SIMT_HALF_TYPE(Name, to_bits, to_value)                                                    \
-    struct Name##_raw {                                                                            \
-        unsigned short x;                                                                          \
-    };                                                                                             \
-    struct alignas(2) Name {                                                                       \
-        Name() = default;                                                                          \
-        Name(const Name##_raw& raw) : __x(raw.x) {}                                                \
-        Name(float v) : __x(::simt::detail::to_bits(v)) {}                                         \
-        Name(double v) : Name(::simt::detail::round_to_odd(v)) {}                                  \
-        Name(int v) : Name(double(v)) {}                                                           \
-        Name(unsigned v) : Name(double(v)) {}                                                      \
-        Name(short v) : Name(float(v)) {}                                                          \
-        Name(unsigned short v) : Name(float(v)) {}                                                 \
-        operator float() const { return ::simt::detail::to_value(__x); }                           \
-        operator Name##_raw() const { return {__x}; }                                              \
-                                                                                                   \
-        unsigned short __x;                                                                        \
-    };                                                                                             \
-    struct alignas(4) Name##2 { Name x, y; };                                                      \
-    /* A float carries the exact sum, difference or product far enough that the */                 \
-    /* second rounding changes nothing (24 >= 2 * 11 + 2); so does a quotient.  */                 \
-    inline Name operator+(Name a, Name b) { return Name(float(a) + float(b)); }                    \
-    inline Name operator-(Name a, Name b) { return Name(float(a) - float(b)); }                    \
-    inline Name operator*(Name a, Name b) { return Name(float(a) * float(b)); }                    \
-    inline Name operator/(Name a, Name b) { return Name(float(a) / float(b)); }                    \
-    inline Name operator-(Name a) {                                                                \
-        return Name##_raw{(unsigned short)(Name##_raw(a).x ^ 0x8000u)};                            \
-    }                                                                                              \
-    inline Name operator+(Name a) { return a; }                                                    \
-    inline Name& operator+=(Name& a, Name b) { return a = a + b; }                                 \
-    inline Name& operator-=(Name& a, Name b) { return a = a - b; }                                 \
-    inline Name& operator*=(Name& a, Name b) { return a = a * b; }                                 \
-    inline Name& operator/=(Name& a, Name b) { return a = a / b; }                                 \
-    inline bool operator==(Name a, Name b) { return float(a) == float(b); }                        \
-    inline bool operator!=(Name a, Name b) { return float(a) != float(b); }                        \
-    inline bool operator<(Name a, Name b) { return float(a) < float(b); }                          \
-    inline bool operator>(Name a, Name b) { return float(a) > float(b); }                          \
-    inline bool operator<=(Name a, Name b) { return float(a) <= float(b); }                        \
-    inline bool operator>=(Name a, Name b) { return float(a) >= float(b); }                        \
-    inline Name __hadd(Name a, Name b) { return a + b; }                                           \
-    inline Name __hsub(Name a, Name b) { return a - b; }                                           \
-    inline Name __hmul(Name a, Name b) { return a * b; }                                           \
-    inline Name __hdiv(Name a, Name b) { return a / b; }                                           \
-    inline Name __hneg(Name a) { return -a; }                                                      \
-    inline Name __habs(Name a) { return Name##_raw{(unsigned short)(Name##_raw(a).x & 0x7fffu)}; } \
-    inline Name __hmax(Name a, Name b) { return Name(std::fmax(float(a), float(b))); }             \
-    inline Name __hmin(Name a, Name b) { return Name(std::fmin(float(a), float(b))); }             \
-    inline bool __heq(Name a, Name b) { return a == b; }                                           \
-    inline bool __hne(Name a, Name b) { return a != b; }                                           \
-    inline bool __hlt(Name a, Name b) { return a < b; }                                            \
-    inline bool __hle(Name a, Name b) { return a <= b; }                                           \
-    inline bool __hgt(Name a, Name b) { return a > b; }                                            \
-    inline bool __hge(Name a, Name b) { return a >= b; }                                           \
-    inline bool __hisnan(Name a) { return std::isnan(float(a)); }                                  \
-    inline int __hisinf(Name a) { return std::isinf(float(a)) ? (float(a) < 0 ? -1 : 1) : 0; }     \
-    inline Name##2 operator+(Name##2 a, Name##2 b) { return {a.x + b.x, a.y + b.y}; }              \
-    inline Name##2 operator-(Name##2 a, Name##2 b) { return {a.x - b.x, a.y - b.y}; }              \
-    inline Name##2 operator*(Name##2 a, Name##2 b) { return {a.x * b.x, a.y * b.y}; }              \
-    inline Name##2 operator/(Name##2 a, Name##2 b) { return {a.x / b.x, a.y / b.y}; }              \
-    inline Name##2 __hadd2(Name##2 a, Name##2 b) { return a + b; }                                 \
-    inline Name##2 __hsub2(Name##2 a, Name##2 b) { return a - b; }                                 \
-    inline Name##2 __hmul2(Name##2 a, Name##2 b) { return a * b; }                                 \
-    inline float __low2float(Name##2 a) { return a.x; }                                            \
-    inline float __high2float(Name##2 a) { return a.y; }
+#define SIMT_HALF_TYPE(Name, to_bits, to_value)                                                 \
+    struct Name##_raw {                                                                         \
+        unsigned short x;                                                                       \
+    };                                                                                          \
+    struct alignas(2) Name {                                                                    \
+        Name() = default;                                                                       \
+        __forceinline__ Name(const Name##_raw& raw) : __x(raw.x) {}                             \
+        __forceinline__ Name(float v) : __x(::simt::detail::to_bits(v)) {}                      \
+        __forceinline__ Name(double v) : Name(::simt::detail::round_to_odd(v)) {}               \
+        __forceinline__ Name(int v) : Name(double(v)) {}                                        \
+        __forceinline__ Name(unsigned v) : Name(double(v)) {}                                   \
+        __forceinline__ Name(short v) : Name(float(v)) {}                                       \
+        __forceinline__ Name(unsigned short v) : Name(float(v)) {}                              \
+        __forceinline__ operator float() const { return ::simt::detail::to_value(__x); }        \
+        __forceinline__ operator Name##_raw() const { return {__x}; }                           \
+                                                                                                \
+        unsigned short __x;                                                                     \
+    };                                                                                          \
+    struct alignas(4) Name##2 { Name x, y; };                                                   \
+    /* A float carries the exact sum, difference or product far enough that the */              \
+    /* second rounding changes nothing (24 >= 2 * 11 + 2); so does a quotient.  */              \
+    __forceinline__ Name operator+(Name a, Name b) { return Name(float(a) + float(b)); }        \
+    __forceinline__ Name operator-(Name a, Name b) { return Name(float(a) - float(b)); }        \
+    __forceinline__ Name operator*(Name a, Name b) { return Name(float(a) * float(b)); }        \
+    __forceinline__ Name operator/(Name a, Name b) { return Name(float(a) / float(b)); }        \
+    __forceinline__ Name operator-(Name a) {                                                    \
+        return Name##_raw{(unsigned short)(Name##_raw(a).x ^ 0x8000u)};                         \
+    }                                                                                           \
+    __forceinline__ Name operator+(Name a) { return a; }                                        \
+    __forceinline__ Name& operator+=(Name& a, Name b) { return a = a + b; }                     \
+    __forceinline__ Name& operator-=(Name& a, Name b) { return a = a - b; }                     \
+    __forceinline__ Name& operator*=(Name& a, Name b) { return a = a * b; }                     \
+    __forceinline__ Name& operator/=(Name& a, Name b) { return a = a / b; }                     \
+    __forceinline__ bool operator==(Name a, Name b) { return float(a) == float(b); }            \
+    __forceinline__ bool operator!=(Name a, Name b) { return float(a) != float(b); }            \
+    __forceinline__ bool operator<(Name a, Name b) { return float(a) < float(b); }              \
+    __forceinline__ bool operator>(Name a, Name b) { return float(a) > float(b); }              \
+    __forceinline__ bool operator<=(Name a, Name b) { return float(a) <= float(b); }            \
+    __forceinline__ bool operator>=(Name a, Name b) { return float(a) >= float(b); }            \
+    __forceinline__ Name __hadd(Name a, Name b) { return a + b; }                               \
+    __forceinline__ Name __hsub(Name a, Name b) { return a - b; }                               \
+    __forceinline__ Name __hmul(Name a, Name b) { return a * b; }                               \
+    __forceinline__ Name __hdiv(Name a, Name b) { return a / b; }                               \
+    __forceinline__ Name __hneg(Name a) { return -a; }                                          \
+    __forceinline__ Name __habs(Name a) {                                                       \
+        return Name##_raw{(unsigned short)(Name##_raw(a).x & 0x7fffu)};                         \
+    }                                                                                           \
+    __forceinline__ Name __hmax(Name a, Name b) { return Name(std::fmax(float(a), float(b))); } \
+    __forceinline__ Name __hmin(Name a, Name b) { return Name(std::fmin(float(a), float(b))); } \
+    __forceinline__ bool __heq(Name a, Name b) { return a == b; }                               \
+    __forceinline__ bool __hne(Name a, Name b) { return a != b; }                               \
+    __forceinline__ bool __hlt(Name a, Name b) { return a < b; }                                \
+    __forceinline__ bool __hle(Name a, Name b) { return a <= b; }                               \
+    __forceinline__ bool __hgt(Name a, Name b) { return a > b; }                                \
+    __forceinline__ bool __hge(Name a, Name b) { return a >= b; }                               \
+    __forceinline__ bool __hisnan(Name a) { return std::isnan(float(a)); }                      \
+    __forceinline__ int __hisinf(Name a) {                                                      \
+        return std::isinf(float(a)) ? (float(a) < 0 ? -1 : 1) : 0;                              \
+    }                                                                                           \
+    __forceinline__ Name##2 operator+(Name##2 a, Name##2 b) { return {a.x + b.x, a.y + b.y}; }  \
+    __forceinline__ Name##2 operator-(Name##2 a, Name##2 b) { return {a.x - b.x, a.y - b.y}; }  \
+    __forceinline__ Name##2 operator*(Name##2 a, Name##2 b) { return {a.x * b.x, a.y * b.y}; }  \
+    __forceinline__ Name##2 operator/(Name##2 a, Name##2 b) { return {a.x / b.x, a.y / b.y}; }  \
+    __forceinline__ Name##2 __hadd2(Name##2 a, Name##2 b) { return a + b; }                     \
+    __forceinline__ Name##2 __hsub2(Name##2 a, Name##2 b) { return a - b; }                     \
+    __forceinline__ Name##2 __hmul2(Name##2 a, Name##2 b) { return a * b; }                     \
+    __forceinline__ float __low2float(Name##2 a) { return a.x; }                                \
+    __forceinline__ float __high2float(Name##2 a) { return a.y; }
 
 SIMT_HALF_TYPE(__half, half_bits, half_value)
 SIMT_HALF_TYPE(__nv_bfloat16, bfloat16_bits, bfloat16_value)
@@ -179,36 +184,42 @@ using nv_bfloat162 = __nv_bfloat162;
 
 // ---- Conversions under CUDA's names -------------------------------------------------------------
 
-inline __half __float2half(float x) { return __half(x); }
-inline __half __float2half_rn(float x) { return __half(x); }
-inline __half __double2half(double x) { return __half(x); }
-inline float __half2float(__half x) { return x; }
-inline __half __ushort_as_half(unsigned short bits) { return __half_raw{bits}; }
-inline unsigned short __half_as_ushort(__half x) { return __half_raw(x).x; }
+__forceinline__ __half __float2half(float x) { return __half(x); }
+__forceinline__ __half __float2half_rn(float x) { return __half(x); }
+__forceinline__ __half __double2half(double x) { return __half(x); }
+__forceinline__ float __half2float(__half x) { return x; }
+__forceinline__ __half __ushort_as_half(unsigned short bits) { return __half_raw{bits}; }
+__forceinline__ unsigned short __half_as_ushort(__half x) { return __half_raw(x).x; }
 
-inline __half2 make_half2(__half x, __half y) { return {x, y}; }
-inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
-inline __half2 __half2half2(__half x) { return {x, x}; }
-inline __half2 __float2half2_rn(float x) { return {__half(x), __half(x)}; }
-inline __half2 __floats2half2_rn(float x, float y) { return {__half(x), __half(y)}; }
-inline __half2 __float22half2_rn(float2 v) { return {__half(v.x), __half(v.y)}; }
-inline float2 __half22float2(__half2 v) { return {v.x, v.y}; }
-inline __half __low2half(__half2 v) { return v.x; }
-inline __half __high2half(__half2 v) { return v.y; }
+__forceinline__ __half2 make_half2(__half x, __half y) { return {x, y}; }
+__forceinline__ __half2 __halves2half2(__half x, __half y) { return {x, y}; }
+__forceinline__ __half2 __half2half2(__half x) { return {x, x}; }
+__forceinline__ __half2 __float2half2_rn(float x) { return {__half(x), __half(x)}; }
+__forceinline__ __half2 __floats2half2_rn(float x, float y) { return {__half(x), __half(y)}; }
+__forceinline__ __half2 __float22half2_rn(float2 v) { return {__half(v.x), __half(v.y)}; }
+__forceinline__ float2 __half22float2(__half2 v) { return {v.x, v.y}; }
+__forceinline__ __half __low2half(__half2 v) { return v.x; }
+__forceinline__ __half __high2half(__half2 v) { return v.y; }
 
-inline __nv_bfloat16 __float2bfloat16(float x) { return __nv_bfloat16(x); }
-inline __nv_bfloat16 __float2bfloat16_rn(float x) { return __nv_bfloat16(x); }
-inline __nv_bfloat16 __double2bfloat16(double x) { return __nv_bfloat16(x); }
-inline float __bfloat162float(__nv_bfloat16 x) { return x; }
-inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) { return __nv_bfloat16_raw{bits}; }
-inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) { return __nv_bfloat16_raw(x).x; }
+__forceinline__ __nv_bfloat16 __float2bfloat16(float x) { return __nv_bfloat16(x); }
+__forceinline__ __nv_bfloat16 __float2bfloat16_rn(float x) { return __nv_bfloat16(x); }
+__forceinline__ __nv_bfloat16 __double2bfloat16(double x) { return __nv_bfloat16(x); }
+__forceinline__ float __bfloat162float(__nv_bfloat16 x) { return x; }
+__forceinline__ __nv_bfloat16 __ushort_as_bfloat16(unsigned short bits) {
+    return __nv_bfloat16_raw{bits};
+}
+__forceinline__ unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) {
+    return __nv_bfloat16_raw(x).x;
+}
 
-inline __nv_bfloat162 make_bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) { return {x, y}; }
-inline __nv_bfloat162 __halves2bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) { return {x, y}; }
-inline __nv_bfloat162 __bfloat162bfloat162(__nv_bfloat16 x) { return {x, x}; }
-inline __nv_bfloat162 __float2bfloat162_rn(float x) { return {x, x}; }
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {x, y}; }
-inline __nv_bfloat162 __float22bfloat162_rn(float2 v) { return {v.x, v.y}; }
-inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {v.x, v.y}; }
-inline __nv_bfloat16 __low2bfloat16(__nv_bfloat162 v) { return v.x; }
-inline __nv_bfloat16 __high2bfloat16(__nv_bfloat162 v) { return v.y; }
+__forceinline__ __nv_bfloat162 make_bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) { return {x, y}; }
+__forceinline__ __nv_bfloat162 __halves2bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) {
+    return {x, y};
+}
+__forceinline__ __nv_bfloat162 __bfloat162bfloat162(__nv_bfloat16 x) { return {x, x}; }
+__forceinline__ __nv_bfloat162 __float2bfloat162_rn(float x) { return {x, x}; }
+__forceinline__ __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {x, y}; }
+__forceinline__ __nv_bfloat162 __float22bfloat162_rn(float2 v) { return {v.x, v.y}; }
+__forceinline__ float2 __bfloat1622float2(__nv_bfloat162 v) { return {v.x, v.y}; }
+__forceinline__ __nv_bfloat16 __low2bfloat16(__nv_bfloat162 v) { return v.x; }
+__forceinline__ __nv_bfloat16 __high2bfloat16(__nv_bfloat162 v) { return v.y; }

@@ -2,7 +2,7 @@
 #pragma once
 
 #define SIMT_HOST 1
-#define SIMT_INLINE inline
+#define SIMT_INLINE inline __attribute__((always_inline))
 
 #include "simt/vocabulary.h"
 //

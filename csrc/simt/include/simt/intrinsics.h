@@ -5,7 +5,6 @@
 #include <math.h>
 
 #include <cmath>
-#include <cstring>
 
 #include "simt/atomics.h"
 #include "simt/vocabulary.h"
@@ -21,7 +20,7 @@ inline float __powf(float x, float y) noexcept { return ::powf(x, y); }
 inline float __sinf(float x) noexcept { return ::sinf(x); }
 inline float __cosf(float x) noexcept { return ::cosf(x); }
 inline float __tanf(float x) noexcept { return ::tanf(x); }
-inline void __sincosf(float x, float* sine, float* cosine) noexcept {
+__forceinline__ void __sincosf(float x, float* sine, float* cosine) noexcept {
     *sine = ::sinf(x);
     *cosine = ::cosf(x);
 }
@@ -159,10 +158,10 @@ inline float __double2float_rn(double x) { return float(x); }
 
 // ---- Loads and stores with a cache hint: plain ones here ----------------------------------------
 
-#define SIMT_LOAD(name)        \
-    template <class T>         \
-    T name(const T* address) { \
-        return *address;       \
+#define SIMT_LOAD(name)                        \
+    template <class T>                         \
+    __forceinline__ T name(const T* address) { \
+        return *address;                       \
     }
 SIMT_LOAD(__ldg)
 SIMT_LOAD(__ldcg)
@@ -172,10 +171,10 @@ SIMT_LOAD(__ldlu)
 SIMT_LOAD(__ldcv)
 #undef SIMT_LOAD
 
-#define SIMT_STORE(name)                                         \
-    template <class T>                                           \
-    void name(T* address, ::simt::detail::NotDeduced<T> value) { \
-        *address = value;                                        \
+#define SIMT_STORE(name)                                                         \
+    template <class T>                                                           \
+    __forceinline__ void name(T* address, ::simt::detail::NotDeduced<T> value) { \
+        *address = value;                                                        \
     }
 SIMT_STORE(__stwb)
 SIMT_STORE(__stcg)

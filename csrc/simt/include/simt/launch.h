@@ -38,7 +38,8 @@ void launch_kernel(const char* name, Site site, void (*kernel)(Parameters...), d
     Call<Parameters...> call{
         kernel,
         std::tuple<Parameters...>(static_cast<Parameters>(std::forward<Arguments>(arguments))...)};
-    launch({name, site, grid, block, shared_bytes, &Call<Parameters...>::invoke, &call});
+    launch(
+        {name, site, grid, block, shared_bytes, &Call<Parameters...>::invoke, &call, sizeof call});
 }
 
 }  // namespace detail

@@ -36,6 +36,18 @@ struct ThreadView {
 // loads, and a Python module takes only these 8 bytes of the static TLS that dlopen has to spare.
 extern __thread const ThreadView* current __attribute__((tls_model("initial-exec")));
 
+#if defined(SIMT_CHECKED)
+// Functions, because an instrumented kernel would ask leave for every load from a ThreadView; `const`,
+// because a thread never sees them change.
+uint3 thread_index() __attribute__((const));
+uint3 block_index() __attribute__((const));
+dim3 block_dim() __attribute__((const));
+dim3 grid_dim() __attribute__((const));
+unsigned lane_id() __attribute__((const));
+#else
+inline unsigned lane_id() { return current->lane; }
+#endif
+
 // ---- Warp collectives ---------------------------------------------------------------------------
 
 // What the lanes of a mask brought to a collective, and what each of them takes away.
@@ -51,6 +63,7 @@ struct Exchange {
 struct Collective {
     const char* name;  // as the kernel writes it: "__shfl_sync"
     void (*complete)(Exchange& exchange, uint32_t mask);
+    bool orders_memory;  // what a lane did before is seen by the others after: __syncwarp alone
 };
 
 // Waits until all lanes of `mask` arrived at the same collective on the same line.
@@ -62,6 +75,37 @@ uint64_t shuffle(const Collective& kind, uint32_t mask, uint64_t value, uint32_t
 
 // Lets another thread of the block run.
 void yield();
+
+// ---- Atomics and fences -------------------------------------------------------------------------
+
+// Who takes part in an atomic operation, or sees what came before a fence.
+enum class Scope : uint8_t { block, device, system };
+
+// An access that the executor makes on a thread's behalf: to any memory, to shared memory only, and
+// as an asynchronous copy to shared memory. The address must be aligned to `bytes`.
+#if defined(SIMT_CHECKED)
+void note_access(const void* address, std::size_t bytes, bool write, Site site);
+void note_shared_access(const void* address, std::size_t bytes, bool write, Site site);
+void note_copy(void* to, std::size_t bytes, Site site);
+#else
+inline void note_access(const void*, std::size_t, bool, Site) {}
+inline void note_shared_access(const void*, std::size_t, bool, Site) {}
+inline void note_copy(void*, std::size_t, Site) {}
+#endif
+
+#if defined(SIMT_CHECKED)
+void note_atomic(const void* address, std::size_t bytes, Scope scope, Site site);
+void fence(Scope scope);
+#else
+inline void note_atomic(const void*, std::size_t, Scope, Site) {}
+// The threads of a block share one OS thread, so only other blocks need a real fence.
+inline void fence(Scope scope) {
+    if (scope == Scope::block)
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    else
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+#endif
 
 // ---- Block barriers -----------------------------------------------------------------------------
 
@@ -95,6 +139,7 @@ struct LaunchRequest {
     std::size_t dynamic_shared;
     void (*invoke)(void* arguments);  // runs the kernel body for the current thread
     void* arguments;
+    std::size_t argument_bytes;
 };
 
 void launch(const LaunchRequest& request);

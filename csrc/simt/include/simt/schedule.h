@@ -10,17 +10,26 @@ enum class Policy {
     RoundRobin,  // ascending, warp by warp
     Reverse,     // descending
     Random,      // drawn from the seed
+    Priority,    // drawn priorities, of which a few change at drawn moments (docs/simt.md)
 };
 
 struct Schedule {
     Policy policy = Policy::RoundRobin;
-    uint64_t seed = 0;  // only Random uses it; same seed, same order, whatever `threads` is
+    uint64_t seed = 0;  // what is drawn comes from it; same seed, same order, whatever `threads` is
     int threads = 1;    // OS threads that share the blocks of a launch; 0 = all cores
+    int depth = 3;      // of Priority: one more than the moments at which a priority changes
+    // The checked build only, and there with one OS thread: the share of memory accesses at which
+    // another thread goes on instead, whatever the policy.
+    double preemption = 0;
 };
 
-// Holds for launches that start later, from any OS thread.
+// Holds for launches that start later, from any OS thread. Throws std::invalid_argument for a depth
+// below 1, a preemption outside [0, 1], or one above 0 in a build that is not checked.
 void set_schedule(const Schedule& schedule);
 Schedule schedule();
+
+// Whether this build checks every access of a kernel.
+bool is_checked();
 
 // Totals since the process started. For one schedule they are reproducible.
 struct Stats {

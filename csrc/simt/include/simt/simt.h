@@ -8,4 +8,7 @@
 #else
 #include "simt/host.h"
 #endif
+#include "simt/async_copy.h"
 #include "simt/convert.h"
+#include "simt/matrix.h"
+#include "simt/named_barriers.h"

@@ -60,7 +60,14 @@ struct dim3 {
 
 constexpr int warpSize = 32;
 
+#if defined(SIMT_CHECKED)
+#define threadIdx (::simt::detail::thread_index())
+#define blockIdx (::simt::detail::block_index())
+#define blockDim (::simt::detail::block_dim())
+#define gridDim (::simt::detail::grid_dim())
+#else
 #define threadIdx (::simt::detail::current->thread_index)
 #define blockIdx (::simt::detail::current->block->block_index)
 #define blockDim (::simt::detail::current->block->block_dim)
 #define gridDim (::simt::detail::current->block->grid_dim)
+#endif

@@ -1,7 +1,6 @@
 // Warp shuffles, votes, match and reduce: each call is one collective.
 #pragma once
 
-#include <cstring>
 #include <type_traits>
 
 #include "simt/half.h"
@@ -34,13 +33,13 @@ template <class T>
 uint64_t to_bits(T value) {
     static_assert(sizeof(T) <= 8, "CUDA shuffles at most 64 bits");
     uint64_t bits = 0;
-    std::memcpy(&bits, &value, sizeof(T));
+    __builtin_memcpy(&bits, &value, sizeof(T));
     return bits;
 }
 template <class T>
 T from_bits(uint64_t bits) {
     T value;
-    std::memcpy(&value, &bits, sizeof(T));
+    __builtin_memcpy(&value, &bits, sizeof(T));
     return value;
 }
 
@@ -67,14 +66,14 @@ typename ShuffleType<T>::type shuffle_value(const Collective& kind, unsigned mas
 template <class T>
 auto __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALL_SITE) {
     const unsigned w = ::simt::detail::checked_width(width, site);
-    const unsigned first = ::simt::detail::current->lane & ~(w - 1);
+    const unsigned first = ::simt::detail::lane_id() & ~(w - 1);
     return ::simt::detail::shuffle_value(::simt::detail::kShfl, mask, value,
                                          first + (unsigned(source) & (w - 1)), site);
 }
 template <class T>
 auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_CALL_SITE) {
     const unsigned w = ::simt::detail::checked_width(width, site);
-    const unsigned lane = ::simt::detail::current->lane;
+    const unsigned lane = ::simt::detail::lane_id();
     const bool inside = (lane & (w - 1)) >= (delta & 31);
     return ::simt::detail::shuffle_value(::simt::detail::kShflUp, mask, value,
                                          inside ? lane - (delta & 31) : lane, site);
@@ -82,7 +81,7 @@ auto __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT
 template <class T>
 auto __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_CALL_SITE) {
     const unsigned w = ::simt::detail::checked_width(width, site);
-    const unsigned lane = ::simt::detail::current->lane;
+    const unsigned lane = ::simt::detail::lane_id();
     const bool inside = (lane & (w - 1)) + (delta & 31) < w;
     return ::simt::detail::shuffle_value(::simt::detail::kShflDown, mask, value,
                                          inside ? lane + (delta & 31) : lane, site);
@@ -91,7 +90,7 @@ auto __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SI
 template <class T>
 auto __shfl_xor_sync(unsigned mask, T value, int lane_mask, int width = 32, SIMT_CALL_SITE) {
     const unsigned w = ::simt::detail::checked_width(width, site);
-    const unsigned lane = ::simt::detail::current->lane;
+    const unsigned lane = ::simt::detail::lane_id();
     const unsigned source = lane ^ (unsigned(lane_mask) & 31);
     return ::simt::detail::shuffle_value(::simt::detail::kShflXor, mask, value,
                                          source <= (lane | (w - 1)) ? source : lane, site);
@@ -114,7 +113,7 @@ inline int __all_sync(unsigned mask, int predicate, SIMT_CALL_SITE) {
 
 // CUDA promises nothing about which lanes are converged, so a lone lane is a right answer, and the
 // one that finds code that takes more for granted.
-inline unsigned __activemask() { return 1u << ::simt::detail::current->lane; }
+inline unsigned __activemask() { return 1u << ::simt::detail::lane_id(); }
 
 // ---- Match and reduce ---------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ int BlockRunner::barrier(Lane& self, const char* name, bool predicate, Site site
 
 void BlockRunner::complete_barrier() {
     ++stats_.barriers;
+    checker_.order().block_barrier();
     barrier_.result = barrier_.predicates;
     barrier_.predicates = 0;
     barrier_.arrived = 0;
@@ -35,11 +36,13 @@ void BlockRunner::complete_barrier() {
 }
 
 int block_barrier(const char* name, bool predicate, Site site) {
+    const OutsideKernel outside;
     Lane& self = current_lane();
     return self.runner->barrier(self, name, predicate, site);
 }
 
 void yield() {
+    const OutsideKernel outside;
     Lane& self = current_lane();
     self.runner->yield(self);
 }

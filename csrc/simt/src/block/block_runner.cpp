@@ -1,6 +1,8 @@
 #include "block/block_runner.h"
 
+#include <algorithm>
 #include <exception>
+#include <iterator>
 
 namespace simt {
 namespace detail {
@@ -27,6 +29,9 @@ void BlockRunner::begin_launch(const LaunchRequest& request, const Schedule& sch
     request_ = &request;
     policy_ = schedule.policy;
     seed_ = schedule.seed;
+    preemption_ = uint32_t(schedule.preemption * 4294967295.0);
+    priorities_.set_depth(schedule.depth);
+    checker_.begin_launch(request, schedule);
     main_.adopt_thread_stack();
     const dim3 old = view_.block_dim, now = request.block;
     if (lanes_.empty() || old.x != now.x || old.y != now.y || old.z != now.z) lay_out_threads(now);
@@ -58,6 +63,8 @@ void BlockRunner::begin_block(uint64_t block) {
     view_.block_index = {unsigned(block % grid.x), unsigned(block / grid.x % grid.y),
                          unsigned(block / grid.x / grid.y)};
     if (policy_ == Policy::Random) random_ = Random(seed_ ^ mix(block));
+    if (policy_ == Policy::Priority) priorities_.begin_block(thread_count_, seed_ ^ mix(block));
+    if (preemption_) preemptions_ = Random(~seed_ ^ mix(block));
     alive_ = thread_count_;
     ready_warps_ = warp_count_ == 32 ? ~uint32_t(0) : (uint32_t(1) << warp_count_) - 1;
     for (int w = 0; w < warp_count_; ++w) {
@@ -67,8 +74,14 @@ void BlockRunner::begin_block(uint64_t block) {
         warp.gathering_count = 0;
     }
     barrier_ = {};
+    if (named_in_use_)
+        std::fill(std::begin(named_barriers_), std::end(named_barriers_), NamedBarrier{});
+    named_in_use_ = false;
+    waiters_.clear();
+    copies_.clear();
     given_up_ = false;
     shared_.begin_block(request_->dynamic_shared);
+    checker_.begin_block(view_.block_index, thread_count_, shared_);
 }
 
 bool BlockRunner::run(uint64_t block) {
@@ -102,6 +115,8 @@ Lane* BlockRunner::pick_next(const Lane& self) {
     switch (policy_) {
         case Policy::Random:
             return pick_random();
+        case Policy::Priority:
+            return pick_by_priority();
         case Policy::Reverse: {
             const int warp = int(highest(ready_warps_));
             return &lane_at(warp, highest(warps_[warp].ready));
@@ -112,9 +127,27 @@ Lane* BlockRunner::pick_next(const Lane& self) {
     return &pick_after(self, /*leave_warp=*/false);
 }
 
-Lane* BlockRunner::pick_random() {
-    const int warp = int(draw_bit(random_, ready_warps_));
-    return &lane_at(warp, draw_bit(random_, warps_[warp].ready));
+Lane* BlockRunner::pick_random() { return pick_by(random_); }
+
+Lane* BlockRunner::pick_by(Random& random) {
+    const int warp = int(draw_bit(random, ready_warps_));
+    return &lane_at(warp, draw_bit(random, warps_[warp].ready));
+}
+
+Lane* BlockRunner::pick_by_priority() {
+    Lane* best = nullptr;
+    uint32_t highest = 0;
+    for (uint32_t warps = ready_warps_; warps; warps &= warps - 1) {
+        const int warp = __builtin_ctz(warps);
+        for (uint32_t lanes = warps_[warp].ready; lanes; lanes &= lanes - 1) {
+            Lane& lane = lane_at(warp, lowest(lanes));
+            const uint32_t priority = priorities_[number_of(lane)];
+            if (best && priority < highest) continue;
+            best = &lane;
+            highest = priority;
+        }
+    }
+    return best;
 }
 
 // The next ready lane in ascending order. Unless it must leave the warp, it goes round in the warp
@@ -149,22 +182,46 @@ void BlockRunner::wait(Lane& self) {
 
 // After a collective the last lane runs on, which saves a switch; a random schedule draws anew.
 void BlockRunner::let_others_run(Lane& self) {
-    if (policy_ != Policy::Random) return;
-    Lane* next = pick_random();
+    if (policy_ == Policy::RoundRobin || policy_ == Policy::Reverse) return;
+    if (policy_ == Policy::Priority) priorities_.step(number_of(self));
+    Lane* next = pick_next(self);
+    if (next != &self) resume(*next, self.fiber->context);
+}
+
+void BlockRunner::at_access() {
+    Lane& self = current_lane();
+    Lane* next = &self;
+    if (policy_ == Policy::Priority && priorities_.step(number_of(self))) next = pick_by_priority();
+    if (preemption_ && preemptions_.below(~uint32_t(0)) < preemption_)
+        next = policy_ == Policy::RoundRobin ? &pick_after(self, /*leave_warp=*/false)
+                                             : pick_by(preemptions_);
     if (next != &self) resume(*next, self.fiber->context);
 }
 
 // Fair whatever the policy: a thread that polls must not starve the one it waits for.
 void BlockRunner::yield(Lane& self) {
-    Lane* next = policy_ == Policy::Random ? pick_random() : &pick_after(self, /*leave_warp=*/true);
+    Lane* next = nullptr;
+    if (policy_ == Policy::Random) {
+        next = pick_random();
+    } else if (policy_ == Policy::Priority) {
+        priorities_.lower(number_of(self));
+        next = pick_by_priority();
+    } else {
+        next = &pick_after(self, /*leave_warp=*/true);
+    }
     if (next != &self) resume(*next, self.fiber->context);
 }
 
 void BlockRunner::resume(Lane& next, Context& from) {
     ++stats_.switches;
     if (!has_started(next)) start_on(take_fiber(), next);
-    current = &next;
+    become(next);
     from.switch_to(next.fiber->context);
+}
+
+void BlockRunner::become(Lane& lane) {
+    current = &lane;
+    checker_.enter(unsigned(number_of(lane)), lane.fiber->stack);
 }
 
 // ---- Fibers -------------------------------------------------------------------------------------
@@ -210,15 +267,18 @@ void BlockRunner::fiber_main(void* argument) {
 Context& BlockRunner::run_threads(Fiber& fiber) {
     try {
         for (;;) {
+            checker_.begin_kernel_code();
             request_->invoke(request_->arguments);
+            checker_.end_kernel_code();
             Lane* next = end_thread(*fiber.lane);
             if (!next) return main_;
-            current = next;
-            if (has_started(*next)) {
+            const bool elsewhere = has_started(*next);
+            if (!elsewhere) start_on(fiber, *next);
+            become(*next);
+            if (elsewhere) {
                 ++stats_.switches;
                 return next->fiber->context;
             }
-            start_on(fiber, *next);
         }
     } catch (const Fault& fault) {
         fault_ = fault;
@@ -227,8 +287,24 @@ Context& BlockRunner::run_threads(Fiber& fiber) {
     } catch (...) {
         fault_ = describe_exception(*fiber.lane, "not a std::exception");
     }
+    checker_.end_kernel_code();
     given_up_ = true;
     return main_;
+}
+
+// For what the checker will tell. Nothing on the stacks of the block is destroyed: hooks may not
+// throw.
+void BlockRunner::abandon(const Lane& self) {
+    fault_ = {"", ""};
+    given_up_ = true;
+    self.fiber->context.leave_to(main_);
+}
+
+const Lane* BlockRunner::owner_of_stack(uintptr_t address) const {
+    for (const Fiber& fiber : fibers_)
+        if (address - reinterpret_cast<uintptr_t>(fiber.stack.bottom) < fiber.stack.bytes)
+            return fiber.lane;
+    return nullptr;
 }
 
 // Returns whose turn it is; nullptr when the block has ended.

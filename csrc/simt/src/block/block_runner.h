@@ -5,8 +5,15 @@
 #include <memory>
 #include <vector>
 
+#include "block/fault.h"
+#include "block/priorities.h"
 #include "block/random.h"
 #include "block/shared_arena.h"
+#if defined(SIMT_CHECKED)
+#include "check/checker.h"
+#else
+#include "check/unchecked.h"
+#endif
 #include "fiber/context.h"
 #include "fiber/stack_slab.h"
 #include "simt/error.h"
@@ -66,10 +73,25 @@ struct BlockBarrier {
     const Lane* first;  // to arrive
 };
 
-// What stops a block. Thrown in the thread that ran into it, so that its stack unwinds.
-struct Fault {
-    std::string kind;
-    std::string message;
+// A thread that waits for others in a numbered barrier or an mbarrier.
+struct Waiter {
+    Lane* lane;
+    const void* barrier;
+    const char* name;
+    Site site;
+};
+
+constexpr int kNamedBarriers = 16;
+struct NamedBarrier {
+    int arrived;
+    int expected;
+    Site site;  // of the first to arrive
+};
+
+struct AsyncCopy {
+    void* to;
+    const void* from;  // nullptr: zeros
+    int bytes;
 };
 
 class BlockRunner {
@@ -84,6 +106,13 @@ class BlockRunner {
     const Fault& fault() const { return fault_; }
 
     Stats take_stats();
+    const Checker& checker() const { return checker_; }
+
+    // ---- What the checker asks for ----
+    void at_access();  // another thread may go on here, as the schedule says
+    [[noreturn]] void abandon(const Lane& self);
+    const Lane* owner_of_stack(uintptr_t address) const;
+    uint3 thread_index(int thread) const { return lanes_[std::size_t(thread)].thread_index; }
 
     // ---- What a running thread asks for, through the functions of runtime.h ----
     int barrier(Lane& self, const char* name, bool predicate, Site site);
@@ -94,6 +123,14 @@ class BlockRunner {
     void yield(Lane& self);
     void* shared_array(const Lane& self, const SharedArray& array);
     void* dynamic_shared(const Lane& self, std::size_t offset, std::size_t alignment, Site site);
+    bool has_whole_warp(const Lane& self) const { return warps_[self.warp].exists == ~uint32_t(0); }
+    void begin_copy(const Lane& self, const AsyncCopy& copy);
+    void commit_copies(const Lane& self);
+    void wait_for_copies(const Lane& self, int groups, Site site);
+    void named_barrier(Lane& self, int id, int threads, bool wait, Site site);
+    void init_mbarrier(uint64_t* barrier, int count);
+    void arrive_at_mbarrier(Lane& self, uint64_t* barrier, Site site);
+    bool test_mbarrier(Lane& self, uint64_t* barrier, int parity, bool wait, Site site);
     [[noreturn]] void fail(const Lane& self, const char* kind, const std::string& text,
                            const char* advice, Site site);
 
@@ -101,9 +138,13 @@ class BlockRunner {
     // Scheduling (block_runner.cpp)
     void lay_out_threads(dim3 block);
     void begin_block(uint64_t block);
+    void become(Lane& lane);
+    static int number_of(const Lane& lane) { return lane.warp * kLanes + int(lane.lane); }
     Lane& lane_at(int warp, unsigned lane) { return lanes_[std::size_t(warp * kLanes) + lane]; }
     Lane* pick_next(const Lane& self);
     Lane* pick_random();
+    Lane* pick_by_priority();
+    Lane* pick_by(Random& random);
     Lane& pick_after(const Lane& self, bool leave_warp);
     void make_ready(int warp, uint32_t lanes);
     void make_unready(const Lane& self);
@@ -126,6 +167,16 @@ class BlockRunner {
     void check_other_masks(const Lane& self, const Collective& kind, uint32_t mask, Site site);
     void complete_gathering(Warp& warp, int warp_index, Gathering& gathering);
 
+    // Copies under way, barriers of some threads (async_copy.cpp, phased_barriers.cpp)
+    struct CopyQueue {
+        std::vector<AsyncCopy> copies;
+        std::vector<std::size_t> groups;  // where each ends among the copies
+    };
+    CopyQueue& copies_of(const Lane& self);
+    void require_mbarrier(const Lane& self, uint64_t* barrier, Site site);
+    void wait_on(Lane& self, const void* barrier, const char* name, Site site);
+    void wake(const void* barrier);
+
     // Faults (fault.cpp)
     Fault describe(const char* kind, const std::string& thread, Site site, const std::string& text,
                    const char* advice) const;
@@ -147,6 +198,10 @@ class BlockRunner {
     Policy policy_ = Policy::RoundRobin;
     uint64_t seed_ = 0;
     Random random_;
+    Random preemptions_;
+    uint32_t preemption_ = 0;  // share of accesses, of 2^32
+    Priorities priorities_;
+    Checker checker_{*this};
 
     BlockView view_{};
     int thread_count_ = 0;
@@ -154,6 +209,10 @@ class BlockRunner {
     int alive_ = 0;             // threads that have not returned
     uint32_t ready_warps_ = 0;  // those with a ready lane
     BlockBarrier barrier_{};
+    NamedBarrier named_barriers_[kNamedBarriers] = {};
+    bool named_in_use_ = false;
+    std::vector<Waiter> waiters_;
+    std::vector<CopyQueue> copies_;  // by thread; empty in most kernels
     std::vector<Lane> lanes_;
     std::unique_ptr<Warp[]> warps_;
     SharedArena shared_;

@@ -64,6 +64,7 @@ void BlockRunner::complete_gathering(Warp& warp, int warp_index, Gathering& gath
     const uint32_t lanes = gathering.arrived;
     const Collective& kind = *gathering.kind;
     gathering = warp.gatherings[--warp.gathering_count];
+    if (kind.orders_memory) checker_.order().warp_barrier(warp_index, lanes);
     kind.complete(warp.exchange, lanes);
     make_ready(warp_index, lanes);
 }
@@ -78,12 +79,14 @@ uint64_t BlockRunner::shuffle(Lane& self, const Collective& kind, uint32_t mask,
 
 uint64_t shuffle(const Collective& kind, uint32_t mask, uint64_t value, uint32_t source,
                  Site site) {
+    const OutsideKernel outside;
     Lane& self = current_lane();
     return self.runner->shuffle(self, kind, mask, value, source, site);
 }
 
 uint64_t collective(const Collective& kind, uint32_t mask, uint64_t value, uint32_t argument,
                     Site site) {
+    const OutsideKernel outside;
     Lane& self = current_lane();
     return self.runner->collective(self, kind, mask, value, argument, site);
 }

@@ -1,4 +1,5 @@
 // What went wrong, where, and what to do about it.
+#include <algorithm>
 #include <cstdio>
 
 #include "block/block_runner.h"
@@ -7,10 +8,6 @@
 namespace simt {
 namespace detail {
 namespace {
-
-std::string to_string(uint3 v) {
-    return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
-}
 
 std::string to_hex(uint32_t mask) {
     char text[16];
@@ -42,6 +39,7 @@ void BlockRunner::fail(const Lane& self, const char* kind, const std::string& te
 }
 
 void fail(const char* kind, const char* text, const char* advice, Site site) {
+    const OutsideKernel outside;
     const Lane& self = current_lane();
     self.runner->fail(self, kind, text, advice, site);
 }
@@ -124,13 +122,22 @@ void BlockRunner::fail_deadlock(const Lane& self) {
          "Threads that wait for each other must meet in the same call.", {nullptr, 0});
 }
 
-// One entry for the barrier and for each gathering, so a line or two.
+// One entry for each barrier, line and gathering, so a line or two.
 std::string BlockRunner::who_waits_where() const {
     std::string text = std::to_string(thread_count_ - alive_) + " threads have returned";
     if (barrier_.arrived)
         text += "; " + std::to_string(barrier_.arrived) + " wait in " + barrier_.name + " at " +
                 to_string(barrier_.site) + ", the first of them thread " +
                 to_string(barrier_.first->thread_index);
+    for (std::size_t i = 0; i < waiters_.size(); ++i) {
+        const Waiter& waiter = waiters_[i];
+        const auto same = [&](const Waiter& other) { return same_site(other.site, waiter.site); };
+        if (std::any_of(waiters_.begin(), waiters_.begin() + std::ptrdiff_t(i), same)) continue;
+        const auto count = std::count_if(waiters_.begin(), waiters_.end(), same);
+        text += "; " + std::to_string(count) + " wait in " + waiter.name + " at " +
+                to_string(waiter.site) + ", the first of them thread " +
+                to_string(waiter.lane->thread_index);
+    }
     for (int w = 0; w < warp_count_; ++w) {
         for (int i = 0; i < warps_[w].gathering_count; ++i) {
             const Gathering& gathering = warps_[w].gatherings[i];

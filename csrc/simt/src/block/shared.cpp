@@ -7,7 +7,10 @@ namespace simt {
 namespace detail {
 
 void* BlockRunner::shared_array(const Lane& self, const SharedArray& array) {
-    if (void* place = shared_.place(array)) return place;
+    if (void* place = shared_.place(array)) {
+        checker_.shared_array(array, place);
+        return place;
+    }
     fail(self, "shared memory limit",
          "with shared array '" + std::string(array.name) + "' the block has " +
              std::to_string(shared_.static_bytes()) + " bytes static and " +
@@ -32,11 +35,13 @@ void* BlockRunner::dynamic_shared(const Lane& self, std::size_t offset, std::siz
 }
 
 void* shared_array(const SharedArray& array) {
+    const OutsideKernel outside;
     const Lane& self = current_lane();
     return self.runner->shared_array(self, array);
 }
 
 void* dynamic_shared_bytes(std::size_t offset, std::size_t alignment, Site site) {
+    const OutsideKernel outside;
     const Lane& self = current_lane();
     return self.runner->dynamic_shared(self, offset, alignment, site);
 }

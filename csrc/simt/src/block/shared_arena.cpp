@@ -10,8 +10,7 @@ namespace simt {
 namespace detail {
 namespace {
 
-constexpr std::size_t kArenaBytes = 512 * 1024;  // the limits, with room for redzones
-constexpr std::size_t kRedzone = 128;            // one float for every lane of a warp
+constexpr std::size_t kRedzone = 128;  // one float for every lane of a warp
 constexpr std::size_t kDynamicAlignment = 128;
 constexpr std::size_t kStaticAlignment = 16;
 constexpr unsigned char kPoison = 0xff;
@@ -58,12 +57,12 @@ const char* first_damaged(const char* begin, const char* end) {
 
 SharedArena::SharedArena() {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* memory = mmap(nullptr, kArenaBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     memory_ = static_cast<char*>(memory);
 }
 
-SharedArena::~SharedArena() { munmap(memory_, kArenaBytes); }
+SharedArena::~SharedArena() { munmap(memory_, kBytes); }
 
 void SharedArena::begin_block(std::size_t dynamic_bytes) {
     regions_.clear();
@@ -86,7 +85,7 @@ char* SharedArena::add_region(const SharedArray* array, std::size_t bytes, std::
     char* begin = align_up(top_, alignment);
     char* end = begin + bytes;
     char* next_top = end + kRedzone;
-    if (next_top > memory_ + kArenaBytes) return nullptr;
+    if (next_top > memory_ + kBytes) return nullptr;
     fill_redzone(top_, begin);
     std::memset(begin, kPoison, bytes);
     fill_redzone(end, next_top);

@@ -17,6 +17,8 @@ constexpr std::size_t kSharedLimit = 227 * 1024;  // static and dynamic, of one 
 // types; redzones hold another NaN, so that a stray write of -1 or NaN shows as well.
 class SharedArena {
    public:
+    static constexpr std::size_t kBytes = 512 * 1024;  // the limits, with room for redzones
+
     SharedArena();  // throws std::bad_alloc
     ~SharedArena();
     SharedArena(const SharedArena&) = delete;
@@ -25,6 +27,7 @@ class SharedArena {
     // Forgets all arrays and lays out fresh, poisoned dynamic memory.
     void begin_block(std::size_t dynamic_bytes);
 
+    const char* low() const { return memory_; }
     char* dynamic_base() const { return dynamic_base_; }
     std::size_t dynamic_bytes() const { return dynamic_bytes_; }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "simt/schedule.h"
 #include "simt/vocabulary.h"
 
 namespace simt {
@@ -19,6 +20,13 @@ inline std::string to_string(Site site) {
     const char* slash = std::strrchr(site.file, '/');
     return std::string(slash ? slash + 1 : site.file) + ":" + std::to_string(site.line);
 }
+
+inline std::string to_string(uint3 v) {
+    return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
+}
+
+// "random, seed 5, preemption 1 %": what brings a run back.
+std::string to_string(const Schedule& schedule);
 
 }  // namespace detail
 }  // namespace simt

@@ -85,25 +85,25 @@ SIMT_REDUCTION(bit_xor, uint32_t, a ^ b)
 
 }  // namespace
 
-const Collective kSyncWarp = {"__syncwarp", sync};
-const Collective kShfl = {"__shfl_sync", shuffle};
-const Collective kShflUp = {"__shfl_up_sync", shuffle};
-const Collective kShflDown = {"__shfl_down_sync", shuffle};
-const Collective kShflXor = {"__shfl_xor_sync", shuffle};
-const Collective kBallot = {"__ballot_sync", ballot};
-const Collective kAny = {"__any_sync", any};
-const Collective kAll = {"__all_sync", all};
-const Collective kMatchAny = {"__match_any_sync", match_any};
-const Collective kMatchAll = {"__match_all_sync", match_all};
-const Collective kReduceAddSigned = {"__reduce_add_sync", add};
-const Collective kReduceMinSigned = {"__reduce_min_sync", min_signed};
-const Collective kReduceMaxSigned = {"__reduce_max_sync", max_signed};
-const Collective kReduceAdd = {"__reduce_add_sync", add};
-const Collective kReduceMin = {"__reduce_min_sync", min_unsigned};
-const Collective kReduceMax = {"__reduce_max_sync", max_unsigned};
-const Collective kReduceAnd = {"__reduce_and_sync", bit_and};
-const Collective kReduceOr = {"__reduce_or_sync", bit_or};
-const Collective kReduceXor = {"__reduce_xor_sync", bit_xor};
+const Collective kSyncWarp = {"__syncwarp", sync, true};
+const Collective kShfl = {"__shfl_sync", shuffle, false};
+const Collective kShflUp = {"__shfl_up_sync", shuffle, false};
+const Collective kShflDown = {"__shfl_down_sync", shuffle, false};
+const Collective kShflXor = {"__shfl_xor_sync", shuffle, false};
+const Collective kBallot = {"__ballot_sync", ballot, false};
+const Collective kAny = {"__any_sync", any, false};
+const Collective kAll = {"__all_sync", all, false};
+const Collective kMatchAny = {"__match_any_sync", match_any, false};
+const Collective kMatchAll = {"__match_all_sync", match_all, false};
+const Collective kReduceAddSigned = {"__reduce_add_sync", add, false};
+const Collective kReduceMinSigned = {"__reduce_min_sync", min_signed, false};
+const Collective kReduceMaxSigned = {"__reduce_max_sync", max_signed, false};
+const Collective kReduceAdd = {"__reduce_add_sync", add, false};
+const Collective kReduceMin = {"__reduce_min_sync", min_unsigned, false};
+const Collective kReduceMax = {"__reduce_max_sync", max_unsigned, false};
+const Collective kReduceAnd = {"__reduce_and_sync", bit_and, false};
+const Collective kReduceOr = {"__reduce_or_sync", bit_or, false};
+const Collective kReduceXor = {"__reduce_xor_sync", bit_xor, false};
 
 }  // namespace detail
 }  // namespace simt

@@ -13,7 +13,7 @@ namespace {
 
 #if defined(SIMT_STACK_BYTES)
 constexpr std::size_t kStackBytes = SIMT_STACK_BYTES;
-#elif defined(SIMT_ASAN)
+#elif defined(SIMT_ASAN) || defined(SIMT_CHECKED)
 constexpr std::size_t kStackBytes = 256 * 1024;  // instrumented frames are several times larger
 #else
 constexpr std::size_t kStackBytes = 64 * 1024;

@@ -12,10 +12,6 @@ namespace simt {
 namespace detail {
 namespace {
 
-std::string to_string(dim3 v) {
-    return "(" + std::to_string(v.x) + "," + std::to_string(v.y) + "," + std::to_string(v.z) + ")";
-}
-
 [[noreturn]] void refuse(const LaunchRequest& request, const char* kind, const std::string& text) {
     throw LaunchError(kind, "kernel " + kernel_name(request) + " launched at " +
                                 to_string(request.site) + ": " + kind + ": " + text);
@@ -60,6 +56,7 @@ class Launch {
                 help.emplace(process().pool, helpers, [this] { run_as_helper(); });
         }
         help.reset();
+        if (runner->checker().found_any()) add_findings(runner->checker());
         if (fault_) throw LaunchError(fault_->kind, fault_->message);
     }
 
@@ -69,7 +66,17 @@ class Launch {
     // Each fiber takes two of the memory maps that the system grants a process (65,530 by default).
     static constexpr int kMaxFibers = 16 * 1024;
 
+    // What stopped the launch comes first; it may follow from what was found before.
+    void add_findings(const Checker& checker) {
+        const Fault found = checker.report();
+        if (fault_ && !fault_->message.empty())
+            fault_->message += "\n" + found.message;
+        else
+            fault_ = found;
+    }
+
     int helper_count() const {
+        if (is_checked()) return 0;  // what one thread sees of another's blocks must be in order
         int threads = schedule_.threads;
         if (threads <= 0) threads = int(std::thread::hardware_concurrency());
         const int block_threads = int(request_.block.x * request_.block.y * request_.block.z);
@@ -104,6 +111,7 @@ class Launch {
             case Policy::Reverse:
                 return blocks_ - 1 - turn;
             case Policy::Random:
+            case Policy::Priority:
                 return permutation_(turn);
         }
         return turn;
@@ -145,6 +153,8 @@ void launch(const LaunchRequest& request) {
         const std::lock_guard<std::mutex> lock(process().mutex);
         ++process().stats.launches;
     }
+    std::unique_lock<std::mutex> one_at_a_time(process().checked, std::defer_lock);
+    if (is_checked()) one_at_a_time.lock();
     Launch(request, schedule()).run();
 }
 

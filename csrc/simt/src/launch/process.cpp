@@ -2,6 +2,9 @@
 
 #include <pthread.h>
 
+#include <cstdio>
+#include <stdexcept>
+
 namespace simt {
 namespace detail {
 namespace {
@@ -57,7 +60,39 @@ RunnerLease::~RunnerLease() {
 
 }  // namespace detail
 
+namespace detail {
+
+std::string to_string(const Schedule& schedule) {
+    const bool drawn = schedule.policy == Policy::Random || schedule.policy == Policy::Priority;
+    std::string text = schedule.policy == Policy::RoundRobin ? "round-robin"
+                       : schedule.policy == Policy::Reverse  ? "reverse"
+                       : schedule.policy == Policy::Random   ? "random"
+                                                             : "priority";
+    if (schedule.policy == Policy::Priority) text += " of depth " + std::to_string(schedule.depth);
+    if (drawn || schedule.preemption > 0) text += ", seed " + std::to_string(schedule.seed);
+    if (schedule.preemption > 0) {
+        char rate[32];
+        std::snprintf(rate, sizeof rate, ", preemption %g", schedule.preemption);
+        text += rate;
+    }
+    return text;
+}
+
+}  // namespace detail
+
+bool is_checked() {
+#if defined(SIMT_CHECKED)
+    return true;
+#else
+    return false;
+#endif
+}
+
 void set_schedule(const Schedule& schedule) {
+    if (schedule.depth < 1 || !(schedule.preemption >= 0 && schedule.preemption <= 1))
+        throw std::invalid_argument("a schedule's depth is at least 1, its preemption in [0, 1]");
+    if (schedule.preemption > 0 && !is_checked())
+        throw std::invalid_argument("only the checked build preempts threads at accesses");
     const std::lock_guard<std::mutex> lock(detail::process().mutex);
     detail::process().schedule = schedule;
 }

@@ -18,6 +18,7 @@ struct Process {
     Stats stats;
     std::vector<std::unique_ptr<BlockRunner>> idle_runners;
     ThreadPool pool;
+    std::mutex checked;  // held during a launch of the checked build
 };
 
 // Never destroyed, since pool threads wait in it until the process ends. A forked child starts with

@@ -1,0 +1,70 @@
+// cp.async: a copy begins, and is done when its thread waits for it.
+#include <cstring>
+
+#include "block/block_runner.h"
+#include "simt/async_copy.h"
+
+namespace simt {
+namespace detail {
+
+// The destination holds NaN until then, so that whoever looks too early is seen to.
+void BlockRunner::begin_copy(const Lane& self, const AsyncCopy& copy) {
+    CopyQueue& queue = copies_of(self);
+    std::memset(copy.to, 0xff, std::size_t(copy.bytes));
+    queue.copies.push_back(copy);
+}
+
+void BlockRunner::commit_copies(const Lane& self) {
+    CopyQueue& queue = copies_of(self);
+    queue.groups.push_back(queue.copies.size());
+}
+
+void BlockRunner::wait_for_copies(const Lane& self, int groups, Site site) {
+    CopyQueue& queue = copies_of(self);
+    std::size_t done = queue.copies.size(), done_groups = queue.groups.size();
+    if (groups != kAllCopies) {
+        if (queue.groups.size() <= std::size_t(groups)) return;
+        done_groups -= std::size_t(groups);
+        done = queue.groups[done_groups - 1];
+    }
+    for (std::size_t i = 0; i < done; ++i) {
+        const AsyncCopy& copy = queue.copies[i];
+        if (copy.from)
+            std::memcpy(copy.to, copy.from, std::size_t(copy.bytes));
+        else
+            std::memset(copy.to, 0, std::size_t(copy.bytes));
+        checker_.copy_ends(copy.to, std::size_t(copy.bytes), site);
+    }
+    queue.copies.erase(queue.copies.begin(), queue.copies.begin() + std::ptrdiff_t(done));
+    queue.groups.erase(queue.groups.begin(), queue.groups.begin() + std::ptrdiff_t(done_groups));
+    for (std::size_t& end : queue.groups) end -= done;
+}
+
+BlockRunner::CopyQueue& BlockRunner::copies_of(const Lane& self) {
+    if (copies_.empty()) copies_.resize(std::size_t(thread_count_));
+    return copies_[std::size_t(number_of(self))];
+}
+
+void begin_copy(void* to, const void* from, int bytes, bool copy, Site site) {
+    const std::size_t size = std::size_t(bytes);
+    if (copy) note_access(from, size, false, site);
+    note_copy(to, size, site);
+    const OutsideKernel outside;
+    const Lane& self = current_lane();
+    self.runner->begin_copy(self, {to, copy ? from : nullptr, bytes});
+}
+
+void commit_copies() {
+    const OutsideKernel outside;
+    const Lane& self = current_lane();
+    self.runner->commit_copies(self);
+}
+
+void wait_for_copies(int groups, Site site) {
+    const OutsideKernel outside;
+    const Lane& self = current_lane();
+    self.runner->wait_for_copies(self, groups, site);
+}
+
+}  // namespace detail
+}  // namespace simt

@@ -1,0 +1,35 @@
+// A paged batch of two sequences: 70 keys and 1 in pages of 8, grouped heads.
+#pragma once
+
+#include "planted.h"
+
+#include "common/attention.cuh"
+
+struct Batch {
+    static constexpr int kTokens = 3, kHeads = 4, kKvHeads = 2, kDim = 16, kPage = 8, kPages = 10;
+    Tensor<float> q{"q", {kTokens, kHeads, kDim}, {}, simt::Role::input};
+    Tensor<float> k{"k_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
+    Tensor<float> v{"v_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
+    Tensor<int> table{"block_table", {2, 9}, {11, 1}, simt::Role::input};
+    Tensor<int> lens{"kv_lens", {2}, {}, simt::Role::input};
+    Tensor<int> indptr{"q_indptr", {3}, {}, simt::Role::input};
+    Tensor<float> out{"out", {kTokens, kHeads, kDim}, {}, simt::Role::result};
+    Tensor<float> lse{"lse", {kTokens, kHeads}, {}, simt::Role::result};
+
+    Batch() {
+        for (int i = 0; i < kTokens * kHeads * kDim; ++i) q.data()[i] = float(i % 5) - 2;
+        for (int i = 0; i < kPages * kPage * kKvHeads * kDim; ++i)
+            k.data()[i] = v.data()[i] = float(i % 7) - 3;
+        for (int i = 0; i < 9; ++i) table.data()[i] = i;
+        table.data()[11] = 9;
+        lens.data()[0] = 70;
+        lens.data()[1] = 1;
+        indptr.data()[1] = 2;
+        indptr.data()[2] = 3;
+    }
+    yaie::attention::Paged paged() {
+        return {k.data(), v.data(), table.data(), lens.data(), indptr.data(), 11,
+                2,        kPage,    kKvHeads,     kDim,        kDim};
+    }
+    yaie::attention::Options options() { return {0.25f, 0.0f, -1, 0}; }
+};
