@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "common/kernels.h"
+#include "common/memory.h"
 #include "simt/simt.h"
 
 namespace py = pybind11;
@@ -12,8 +13,18 @@ namespace py = pybind11;
 namespace yaie {
 AppendKv append_kv_naive, append_kv_vec;
 CopyBlocks copy_blocks_naive, copy_blocks_vec;
+GatherKv gather_kv_naive;
+GatherSlots gather_slots_naive;
+CommonPrefixLen common_prefix_len_naive;
+MatchTree match_tree_naive;
 PagedAttention paged_attention_naive;
 SplitPagedAttention paged_attention_split_kv;
+DealtPagedAttention paged_attention_mma_decode;
+Penalize penalize_naive;
+FilterTokens filter_tokens_naive;
+DrawTokens draw_tokens_naive;
+Sample sample_naive;
+Greedy greedy_naive;
 }  // namespace yaie
 
 namespace {
@@ -23,6 +34,7 @@ yaie::DType dtype_of(const std::string& name) {
     if (name == "torch.float16") return yaie::DType::float16;
     if (name == "torch.bfloat16") return yaie::DType::bfloat16;
     if (name == "torch.int32") return yaie::DType::int32;
+    if (name == "torch.int64") return yaie::DType::int64;
     return yaie::DType::other;
 }
 
@@ -62,7 +74,11 @@ struct type_caster<yaie::View> {
 
 namespace {
 
+using yaie::inout;
+using yaie::input;
+using yaie::result;
 using yaie::View;
+using yaie::workspace;
 
 yaie::StreamHandle stream_of(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
 
@@ -71,7 +87,10 @@ void bind_movers(py::module_& m) {
         m.def(
             name,
             [launch](View k, View v, View k_cache, View v_cache, View slots, uintptr_t stream) {
-                launch(k, v, k_cache, v_cache, slots, stream_of(stream));
+                yaie::with_memory(
+                    {input("k", k), input("v", v), inout("k_cache", k_cache),
+                     inout("v_cache", v_cache), input("slots", slots)},
+                    [&] { launch(k, v, k_cache, v_cache, slots, stream_of(stream)); });
             },
             py::arg("k"), py::arg("v"), py::arg("k_cache"), py::arg("v_cache"), py::arg("slots"),
             py::arg("stream"));
@@ -83,12 +102,74 @@ void bind_movers(py::module_& m) {
         m.def(
             name,
             [launch](const std::vector<View>& caches, View pairs, uintptr_t stream) {
-                launch(caches, pairs, stream_of(stream));
+                yaie::with_memory({inout("caches", caches), input("pairs", pairs)},
+                                  [&] { launch(caches, pairs, stream_of(stream)); });
             },
             py::arg("caches"), py::arg("pairs"), py::arg("stream"));
     };
     copy("copy_blocks_naive", yaie::copy_blocks_naive);
     copy("copy_blocks_vec", yaie::copy_blocks_vec);
+
+    m.def(
+        "gather_kv_naive",
+        [](View k, View v, View k_cache, View v_cache, View block_table, View kv_indptr,
+           View kv_start, uintptr_t stream) {
+            yaie::with_memory({result("k", k), result("v", v), input("k_cache", k_cache),
+                               input("v_cache", v_cache), input("block_table", block_table),
+                               input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
+                              [&] {
+                                  yaie::gather_kv_naive(k, v, k_cache, v_cache, block_table,
+                                                        kv_indptr, kv_start, stream_of(stream));
+                              });
+        },
+        py::arg("k"), py::arg("v"), py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"),
+        py::arg("kv_indptr"), py::arg("kv_start"), py::arg("stream"));
+    m.def(
+        "gather_slots_naive",
+        [](View slots, View block_table, View kv_indptr, View kv_start, int64_t page_size,
+           uintptr_t stream) {
+            yaie::with_memory({result("slots", slots), input("block_table", block_table),
+                               input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
+                              [&] {
+                                  yaie::gather_slots_naive(slots, block_table, kv_indptr, kv_start,
+                                                           page_size, stream_of(stream));
+                              });
+        },
+        py::arg("slots"), py::arg("block_table"), py::arg("kv_indptr"), py::arg("kv_start"),
+        py::arg("page_size"), py::arg("stream"));
+}
+
+void bind_prefix(py::module_& m) {
+    m.def(
+        "common_prefix_len_naive",
+        [](View length, View a, View a_indptr, View b, View b_indptr, int64_t page,
+           uintptr_t stream) {
+            yaie::with_memory({result("length", length), input("a", a), input("a_indptr", a_indptr),
+                               input("b", b), input("b_indptr", b_indptr)},
+                              [&] {
+                                  yaie::common_prefix_len_naive(length, a, a_indptr, b, b_indptr,
+                                                                page, stream_of(stream));
+                              });
+        },
+        py::arg("length"), py::arg("a"), py::arg("a_indptr"), py::arg("b"), py::arg("b_indptr"),
+        py::arg("page"), py::arg("stream"));
+    m.def(
+        "match_tree_naive",
+        [](View matched, View node, View edge_tokens, View edge_indptr, View child_indptr,
+           View children, View query, View q_indptr, int64_t page, uintptr_t stream) {
+            yaie::with_memory({result("matched", matched), result("node", node),
+                               input("edge_tokens", edge_tokens), input("edge_indptr", edge_indptr),
+                               input("child_indptr", child_indptr), input("children", children),
+                               input("query", query), input("q_indptr", q_indptr)},
+                              [&] {
+                                  yaie::match_tree_naive(matched, node, edge_tokens, edge_indptr,
+                                                         child_indptr, children, query, q_indptr,
+                                                         page, stream_of(stream));
+                              });
+        },
+        py::arg("matched"), py::arg("node"), py::arg("edge_tokens"), py::arg("edge_indptr"),
+        py::arg("child_indptr"), py::arg("children"), py::arg("query"), py::arg("q_indptr"),
+        py::arg("page"), py::arg("stream"));
 }
 
 void bind_attention(py::module_& m) {
@@ -96,9 +177,15 @@ void bind_attention(py::module_& m) {
         "paged_attention_naive",
         [](View out, View lse, View q, View k_cache, View v_cache, View block_table, View kv_lens,
            View q_indptr, float scale, float softcap, int left, int right, uintptr_t stream) {
-            yaie::paged_attention_naive(out, lse, q,
-                                        {k_cache, v_cache, block_table, kv_lens, q_indptr},
-                                        {scale, softcap, left, right}, stream_of(stream));
+            yaie::with_memory(
+                {result("out", out), result("lse", lse), input("q", q), input("k_cache", k_cache),
+                 input("v_cache", v_cache), input("block_table", block_table),
+                 input("kv_lens", kv_lens), input("q_indptr", q_indptr)},
+                [&] {
+                    yaie::paged_attention_naive(out, lse, q,
+                                                {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                                                {scale, softcap, left, right}, stream_of(stream));
+                });
         },
         py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("k_cache"), py::arg("v_cache"),
         py::arg("block_table"), py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"),
@@ -108,14 +195,111 @@ void bind_attention(py::module_& m) {
         [](View out, View lse, View partial_out, View partial_lse, View q, View k_cache,
            View v_cache, View block_table, View kv_lens, View q_indptr, float scale, float softcap,
            int left, int right, uintptr_t stream) {
-            yaie::paged_attention_split_kv(out, lse, partial_out, partial_lse, q,
-                                           {k_cache, v_cache, block_table, kv_lens, q_indptr},
-                                           {scale, softcap, left, right}, stream_of(stream));
+            yaie::with_memory(
+                {result("out", out), result("lse", lse), workspace("partial_out", partial_out),
+                 workspace("partial_lse", partial_lse), input("q", q), input("k_cache", k_cache),
+                 input("v_cache", v_cache), input("block_table", block_table),
+                 input("kv_lens", kv_lens), input("q_indptr", q_indptr)},
+                [&] {
+                    yaie::paged_attention_split_kv(
+                        out, lse, partial_out, partial_lse, q,
+                        {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                        {scale, softcap, left, right}, stream_of(stream));
+                });
         },
         py::arg("out"), py::arg("lse"), py::arg("partial_out"), py::arg("partial_lse"),
         py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"),
         py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"), py::arg("softcap"),
         py::arg("left"), py::arg("right"), py::arg("stream"));
+    m.def(
+        "paged_attention_mma_decode",
+        [](View out, View lse, View part_out, View part_lse, View begun, View q, View k_cache,
+           View v_cache, View block_table, View kv_lens, View q_indptr, float scale, float softcap,
+           int left, int right, uintptr_t stream) {
+            yaie::with_memory({result("out", out), result("lse", lse),
+                               workspace("part_out", part_out), workspace("part_lse", part_lse),
+                               workspace("begun", begun), input("q", q), input("k_cache", k_cache),
+                               input("v_cache", v_cache), input("block_table", block_table),
+                               input("kv_lens", kv_lens), input("q_indptr", q_indptr)},
+                              [&] {
+                                  yaie::paged_attention_mma_decode(
+                                      out, lse, part_out, part_lse, begun, q,
+                                      {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                                      {scale, softcap, left, right}, stream_of(stream));
+                              });
+        },
+        py::arg("out"), py::arg("lse"), py::arg("part_out"), py::arg("part_lse"), py::arg("begun"),
+        py::arg("q"), py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"),
+        py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"), py::arg("softcap"),
+        py::arg("left"), py::arg("right"), py::arg("stream"));
+}
+
+void bind_sampling(py::module_& m) {
+    m.def(
+        "penalize_naive",
+        [](View penalized, View logits, View prompt, View prompt_indptr, View output,
+           View output_indptr, View repetition, View frequency, View presence, uintptr_t stream) {
+            yaie::with_memory(
+                {result("penalized", penalized), input("logits", logits), input("prompt", prompt),
+                 input("prompt_indptr", prompt_indptr), input("output", output),
+                 input("output_indptr", output_indptr), input("repetition", repetition),
+                 input("frequency", frequency), input("presence", presence)},
+                [&] {
+                    yaie::penalize_naive(penalized, logits, prompt, prompt_indptr, output,
+                                         output_indptr, repetition, frequency, presence,
+                                         stream_of(stream));
+                });
+        },
+        py::arg("penalized"), py::arg("logits"), py::arg("prompt"), py::arg("prompt_indptr"),
+        py::arg("output"), py::arg("output_indptr"), py::arg("repetition"), py::arg("frequency"),
+        py::arg("presence"), py::arg("stream"));
+    m.def(
+        "filter_tokens_naive",
+        [](View probs, View logits, View temperature, View top_k, View top_p, View min_p,
+           uintptr_t stream) {
+            yaie::with_memory(
+                {result("probs", probs), input("logits", logits), input("temperature", temperature),
+                 input("top_k", top_k), input("top_p", top_p), input("min_p", min_p)},
+                [&] {
+                    yaie::filter_tokens_naive(probs, logits, temperature, top_k, top_p, min_p,
+                                              stream_of(stream));
+                });
+        },
+        py::arg("probs"), py::arg("logits"), py::arg("temperature"), py::arg("top_k"),
+        py::arg("top_p"), py::arg("min_p"), py::arg("stream"));
+    m.def(
+        "draw_tokens_naive",
+        [](View token, View probs, View seed, View position, uintptr_t stream) {
+            yaie::with_memory(
+                {result("token", token), input("probs", probs), input("seed", seed),
+                 input("position", position)},
+                [&] { yaie::draw_tokens_naive(token, probs, seed, position, stream_of(stream)); });
+        },
+        py::arg("token"), py::arg("probs"), py::arg("seed"), py::arg("position"),
+        py::arg("stream"));
+    m.def(
+        "sample_naive",
+        [](View token, View logits, View temperature, View top_k, View top_p, View min_p, View seed,
+           View position, uintptr_t stream) {
+            yaie::with_memory(
+                {result("token", token), input("logits", logits), input("temperature", temperature),
+                 input("top_k", top_k), input("top_p", top_p), input("min_p", min_p),
+                 input("seed", seed), input("position", position)},
+                [&] {
+                    yaie::sample_naive(token, logits, temperature, top_k, top_p, min_p, seed,
+                                       position, stream_of(stream));
+                });
+        },
+        py::arg("token"), py::arg("logits"), py::arg("temperature"), py::arg("top_k"),
+        py::arg("top_p"), py::arg("min_p"), py::arg("seed"), py::arg("position"),
+        py::arg("stream"));
+    m.def(
+        "greedy_naive",
+        [](View token, View logits, uintptr_t stream) {
+            yaie::with_memory({result("token", token), input("logits", logits)},
+                              [&] { yaie::greedy_naive(token, logits, stream_of(stream)); });
+        },
+        py::arg("token"), py::arg("logits"), py::arg("stream"));
 }
 
 #ifndef __CUDACC__
@@ -123,18 +307,24 @@ simt::Policy policy_of(const std::string& name) {
     if (name == "round-robin") return simt::Policy::RoundRobin;
     if (name == "reverse") return simt::Policy::Reverse;
     if (name == "random") return simt::Policy::Random;
-    throw std::invalid_argument("no schedule '" + name + "' (round-robin, reverse, random)");
+    if (name == "priority") return simt::Policy::Priority;
+    throw std::invalid_argument("no schedule '" + name +
+                                "' (round-robin, reverse, random, priority)");
 }
 
 void bind_executor(py::module_& m) {
     m.def(
         "set_schedule",
-        [](const std::string& policy, uint64_t seed, int threads) {
-            simt::set_schedule({policy_of(policy), seed, threads});
+        [](const std::string& policy, uint64_t seed, int threads, int depth, double preemption) {
+            simt::set_schedule({policy_of(policy), seed, threads, depth, preemption});
         },
-        py::arg("policy"), py::arg("seed") = 0, py::arg("threads") = 0,
-        "Order of threads and blocks: round-robin, reverse or random (from seed); threads = OS "
-        "threads, 0 = all cores.");
+        py::arg("policy"), py::arg("seed") = 0, py::arg("threads") = 0, py::arg("depth") = 3,
+        py::arg("preemption") = 0.0,
+        "Order of threads and blocks: round-robin, reverse, random or priority (from seed); "
+        "threads "
+        "= OS threads, 0 = all cores. The checked build also switches threads at this share of "
+        "memory accesses.");
+    m.attr("checked") = simt::is_checked();
 }
 #endif
 
@@ -151,7 +341,9 @@ PYBIND11_MODULE(YAIE_MODULE, m) {
         }
     });
     bind_movers(m);
+    bind_prefix(m);
     bind_attention(m);
+    bind_sampling(m);
 #ifndef __CUDACC__
     bind_executor(m);
 #endif

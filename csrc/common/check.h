@@ -19,7 +19,7 @@ struct WrongType : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-enum class Kind { any, floating, float32, int32 };
+enum class Kind { any, floating, float32, int32, int64 };
 enum class Layout { rows, contiguous };  // rows: only the last stride must be 1
 
 class Door {
@@ -61,7 +61,8 @@ class Door {
                               view.dtype == DType::bfloat16;
         const bool ok = kind == Kind::any || (kind == Kind::floating && is_float) ||
                         (kind == Kind::float32 && view.dtype == DType::float32) ||
-                        (kind == Kind::int32 && view.dtype == DType::int32);
+                        (kind == Kind::int32 && view.dtype == DType::int32) ||
+                        (kind == Kind::int64 && view.dtype == DType::int64);
         if (!ok) throw WrongType(text(name) + "wrong dtype");
         if (kind != Kind::floating) return;
         if (float_argument_ && view.dtype != dtype_)

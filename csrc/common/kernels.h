@@ -24,10 +24,34 @@ struct PagedKV {
 // The launchers of an op all have one type; csrc/bindings.cpp names them.
 using AppendKv = void(View k, View v, View k_cache, View v_cache, View slots, StreamHandle stream);
 using CopyBlocks = void(const std::vector<View>& caches, View pairs, StreamHandle stream);
+// An empty kv_start stands for none.
+using GatherKv = void(View k, View v, View k_cache, View v_cache, View block_table, View kv_indptr,
+                      View kv_start, StreamHandle stream);
+using GatherSlots = void(View slots, View block_table, View kv_indptr, View kv_start,
+                         int64_t page_size, StreamHandle stream);
+using CommonPrefixLen = void(View length, View a, View a_indptr, View b, View b_indptr,
+                             int64_t page, StreamHandle stream);
+using MatchTree = void(View matched, View node, View edge_tokens, View edge_indptr,
+                       View child_indptr, View children, View query, View q_indptr, int64_t page,
+                       StreamHandle stream);
 using PagedAttention = void(View out, View lse, View q, const PagedKV& kv, AttentionOptions options,
                             StreamHandle stream);
 // partial_out float32 [splits,T,Hq,Dv] and partial_lse float32 [splits,T,Hq] are workspaces.
 using SplitPagedAttention = void(View out, View lse, View partial_out, View partial_lse, View q,
                                  const PagedKV& kv, AttentionOptions options, StreamHandle stream);
+// part_out float32 [2n,16,Dv], part_lse float32 [2n,16] and begun int32 [n,5] are workspaces of n
+// blocks.
+using DealtPagedAttention = void(View out, View lse, View part_out, View part_lse, View begun,
+                                 View q, const PagedKV& kv, AttentionOptions options,
+                                 StreamHandle stream);
+using Penalize = void(View penalized, View logits, View prompt, View prompt_indptr, View output,
+                      View output_indptr, View repetition, View frequency, View presence,
+                      StreamHandle stream);
+using FilterTokens = void(View probs, View logits, View temperature, View top_k, View top_p,
+                          View min_p, StreamHandle stream);
+using DrawTokens = void(View token, View probs, View seed, View position, StreamHandle stream);
+using Sample = void(View token, View logits, View temperature, View top_k, View top_p, View min_p,
+                    View seed, View position, StreamHandle stream);
+using Greedy = void(View token, View logits, StreamHandle stream);
 
 }  // namespace yaie

@@ -5,7 +5,7 @@
 
 namespace yaie {
 
-enum class DType { float32, float16, bfloat16, int32, other };
+enum class DType { float32, float16, bfloat16, int32, int64, other };
 
 constexpr int kMaxRank = 8;
 
