@@ -3,7 +3,12 @@
 from contextlib import AbstractContextManager
 
 from yaie import dispatch, kernels, ops
+from yaie.api import attention_forward, copy_blocks, paged_attention_forward
+from yaie.cache import KVCacheBlock, KVCacheManager, RadixTree, RadixTreeNode
 from yaie.dispatch import Unsupported, checked
+from yaie.nn import RadixAttentionBlock, apply_rotary_pos_emb, rotate_half
+from yaie.profiling import benchmark_kernel, profile_kernel
+from yaie.sampling import SamplingKernel
 
 kernels.load()
 dispatch.check_choices(dispatch.environment(), ops.kernel_names())
@@ -20,4 +25,23 @@ def use(*choices: str) -> AbstractContextManager[None]:
     return dispatch.use(*choices)
 
 
-__all__ = ["Unsupported", "__version__", "checked", "ops", "use"]
+__all__ = [
+    "KVCacheBlock",
+    "KVCacheManager",
+    "RadixAttentionBlock",
+    "RadixTree",
+    "RadixTreeNode",
+    "SamplingKernel",
+    "Unsupported",
+    "__version__",
+    "apply_rotary_pos_emb",
+    "attention_forward",
+    "benchmark_kernel",
+    "checked",
+    "copy_blocks",
+    "ops",
+    "paged_attention_forward",
+    "profile_kernel",
+    "rotate_half",
+    "use",
+]

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from yaie import kernels, ops
+from yaie import kernels, ops, pages
 from yaie.check import Judge, find_kernel
 from yaie.compare import Verdict
+from yaie.engine.commands import add_commands
 from yaie.op import Kernel, Op
 from yaie.record import repro_line
 
@@ -60,43 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     repro.add_argument("case", help='the printed case, such as "append_kv.Case(T=3)"')
     repro.add_argument("--kernel", required=True, metavar="NAME", help="the kernel to judge")
     repro.set_defaults(run=_repro)
+    add_commands(commands)
     return parser
 
 
 def _ops(args: argparse.Namespace) -> int:
     kernels.load()
     if args.name is not None:
-        print(_page(ops.get(args.name)))
+        print(pages.text(ops.get(args.name)))
     elif args.json:
-        print(json.dumps([_summary(op) for op in ops.OPS.values()], indent=2))
+        print(json.dumps([pages.summary(op) for op in ops.OPS.values()], indent=2))
     else:
         width = max(map(len, ops.OPS))
         for op in ops.OPS.values():
-            meaning = op.doc.partition("\n")[0].partition(": ")[2]
-            print(f"{op.name:{width}}  {meaning}")
+            print(f"{op.name:{width}}  {pages.meaning(op)}")
             print(f"{'':{width}}  kernels: {', '.join(op.kernels)}")
     return EXIT_OK
-
-
-def _page(op: Op) -> str:
-    rows = [op.doc.strip(), "", "Signature", f"  {op.signature.text}", "", "Kernels"]
-    rows += [f"  {k.name:20} on {k.device} tensors" for k in op.kernels.values()]
-    rows += ["", "Workloads"]
-    rows += [f"  {name}\n      {case!r}" for name, case in op.workloads.items()]
-    rows += ["", "Edges that conformance must meet"]
-    rows += [f"  {name}" for name in op.edges]
-    return "\n".join(rows)
-
-
-def _summary(op: Op) -> dict[str, Any]:
-    return {
-        "name": op.name,
-        "signature": op.signature.text,
-        "kernels": list(op.kernels),
-        "edges": list(op.edges),
-        "errors": [refusal.what for refusal in op.refusals],
-        "workloads": list(op.workloads),
-    }
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -197,6 +197,12 @@ def _biased(s: Sequences) -> None:
     s.v += 2.0
 
 
+def _alternating(s: Sequences) -> None:
+    """Values change their sign from key to key: what is added up nearly cancels."""
+    s.v.abs_()
+    s.v[::2] *= -1
+
+
 def _flat(s: Sequences) -> None:
     """All scores are zero: every key weighs the same."""
     s.q.zero_()
@@ -216,6 +222,7 @@ FAMILIES: dict[str, Callable[[Sequences], None]] = {
         _grid,
         _constant,
         _biased,
+        _alternating,
         _flat,
     )
 }

@@ -77,14 +77,26 @@ def _check_field(f: dataclasses.Field[Any], value: Any) -> None:
     numbers = kind is float or f.default is None
     if not (type(value) is kind or (numbers and (value is None or type(value) in (int, float)))):
         raise ValueError(f"{f.name} is {value!r}, must be of type {kind.__name__}")
-    if kind is tuple and not all(type(v) is int for v in value):
-        raise ValueError(f"{f.name} is {value!r}, must hold whole numbers")
+    nested = kind is tuple and not _holds_numbers(f.default)
+    if kind is tuple and not _holds_numbers(value, nested=nested):
+        what = "numbers, names and tuples of them" if nested else "whole numbers"
+        raise ValueError(f"{f.name} is {value!r}, must hold {what}")
     names = f.metadata.get("one_of")
     if names is not None and value not in names:
         raise ValueError(f"{f.name} is {value!r}{dispatch.nearest(value, names)}")
     least = f.metadata.get("at_least")
     if least is not None and value < least:
         raise ValueError(f"{f.name} is {value}, must be at least {least}")
+
+
+def _holds_numbers(value: Any, *, nested: bool = False) -> bool:
+    """Whether a tuple holds whole numbers only; if ``nested``, also names and such tuples."""
+    return all(
+        type(v) is int
+        or (nested and type(v) is str)
+        or (nested and type(v) is tuple and _holds_numbers(v, nested=True))
+        for v in value
+    )
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,11 @@ class Recorder:
         record = {"kind": "law", "run": self.run, "op": op, "kernel": kernel, "law": law}
         self._write({**record, **outcome})
 
+    def measured(self, kind: str, what: Mapping[str, Any]) -> None:
+        """Record a measurement: the ``timing`` of a kernel (or the ``attempt`` at one, which stands
+        alone where the process died), or the ``peaks`` of a machine."""
+        self._write({"kind": kind, "run": self.run, **what})
+
     def mutant(self, fate: Mapping[str, Any]) -> None:
         """Record the fate of a mutant."""
         self._write({"kind": "mutant", "run": self.run, **fate})

@@ -40,7 +40,7 @@ def change(name: str, how: Callable[[Any], Any]) -> Spoil:
     return spoil
 
 
-def put(name: str, value: int, *index: int) -> Spoil:
+def put(name: str, value: float, *index: int) -> Spoil:
     """A spoiler that writes one element of an argument (everywhere, without an index)."""
 
     def spoil(given: dict[str, Any]) -> None:

@@ -14,21 +14,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 
-from yaie.kernels import native, torch_eager
+from yaie.kernels import host, native, torch_eager
 from yaie.kernels.native import entries
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The order in which the SIMT executor runs threads and blocks: "round-robin", "reverse" or
-    "random" (drawn from ``seed``), on ``threads`` cores (0: all)."""
+    """The order in which the SIMT executor runs threads and blocks: "round-robin", "reverse", or
+    drawn from ``seed``: "random", "priority" (with ``depth``), on ``threads`` cores (0: all). Its
+    checked build preempts threads at a share ``preemption`` of their memory accesses."""
 
     policy: str = "round-robin"
     seed: int = 0
     threads: int = 1
+    depth: int = 3
+    preemption: float = 0.0
 
     def __str__(self) -> str:
-        seed = f" {self.seed}" if self.policy == "random" else ""
+        seed = f" {self.seed}" if self.policy in ("random", "priority") else ""
         return f"{self.policy}{seed}"
 
 
@@ -41,7 +44,10 @@ def scheduled(schedule: Schedule) -> Iterator[None]:
     """Run the SIMT executor under a schedule inside the block."""
     executor = native.extension("simt")
     if executor is not None:
-        executor.set_schedule(schedule.policy, schedule.seed, schedule.threads)
+        finer = {}
+        if getattr(executor, "checked", False):  # builds of an earlier time are judged as well
+            finer = {"depth": schedule.depth, "preemption": schedule.preemption}
+        executor.set_schedule(schedule.policy, schedule.seed, schedule.threads, **finer)
     yield
 
 
@@ -49,6 +55,7 @@ def scheduled(schedule: Schedule) -> Iterator[None]:
 def load() -> None:
     """Register every kernel, once in a process."""
     torch_eager.register()
+    host.register()
     native.register()
     for entry in entry_points(group="yaie.kernels"):
         entry.load()()

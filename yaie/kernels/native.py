@@ -123,8 +123,73 @@ def _copy_blocks(variant: str) -> Callable[[Face], Callable[..., Any]]:
     return make
 
 
+def _gather_kv(face: Face) -> Callable[..., Any]:
+    def run(
+        k_cache: Tensor,
+        v_cache: Tensor,
+        block_table: Tensor,
+        kv_indptr: Tensor,
+        kv_start: Tensor | None,
+        total: int,
+    ) -> tuple[Tensor, Tensor]:
+        k, v = (
+            torch.empty(total, *cache.shape[2:], dtype=cache.dtype, device=cache.device)
+            for cache in (k_cache, v_cache)
+        )
+        start = kv_indptr[:0] if kv_start is None else kv_start
+        face.launch("gather_kv_naive", k, v, k_cache, v_cache, block_table, kv_indptr, start)
+        return k, v
+
+    return run
+
+
+def _gather_slots(face: Face) -> Callable[..., Any]:
+    def run(
+        block_table: Tensor,
+        kv_indptr: Tensor,
+        kv_start: Tensor | None,
+        page_size: int,
+        total: int,
+    ) -> Tensor:
+        slots = _ints(total, block_table)
+        start = kv_indptr[:0] if kv_start is None else kv_start
+        face.launch("gather_slots_naive", slots, block_table, kv_indptr, start, page_size)
+        return slots
+
+    return run
+
+
+def _common_prefix_len(face: Face) -> Callable[..., Any]:
+    def run(a: Tensor, a_indptr: Tensor, b: Tensor, b_indptr: Tensor, page: int) -> Tensor:
+        length = _ints(a_indptr.numel() - 1, a)
+        face.launch("common_prefix_len_naive", length, a, a_indptr, b, b_indptr, page)
+        return length
+
+    return run
+
+
+def _match_tree(face: Face) -> Callable[..., Any]:
+    def run(page: int, **packed: Tensor) -> tuple[Tensor, Tensor]:
+        queries = packed["q_indptr"].numel() - 1
+        matched, node = (_ints(queries, packed["query"]) for _ in range(2))
+        face.launch("match_tree_naive", matched, node, *packed.values(), page)
+        return matched, node
+
+    return run
+
+
+def _ints(n: int, like: Tensor) -> Tensor:
+    """A fresh int32 result."""
+    return torch.empty(n, dtype=torch.int32, device=like.device)
+
+
 def _attention_options(
-    q: Tensor, causal: bool, scale: float | None, window: tuple[int, int], softcap: float
+    q: Tensor,
+    causal: bool,
+    scale: float | None,
+    window: tuple[int, int],
+    softcap: float,
+    alibi: None = None,
 ) -> tuple[float, float, int, int]:
     """scale, softcap, keys to the left, keys to the right, as the launchers take them."""
     left, right = (min(side, 2**31 - 1) for side in window)
@@ -178,6 +243,38 @@ def _paged_attention_split_kv(face: Face) -> Callable[..., Any]:
     return run
 
 
+def _paged_attention_mma_decode(face: Face) -> Callable[..., Any]:
+    def run(
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        block_table: Tensor,
+        kv_lens: Tensor,
+        q_indptr: Tensor,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = _attention_results(q, v_cache)
+        blocks = _dealt_blocks(face, q, k_cache, block_table)
+        part_out = torch.empty(2 * blocks, 16, q.shape[-1], dtype=torch.float32, device=q.device)
+        part_lse = torch.empty(2 * blocks, 16, dtype=torch.float32, device=q.device)
+        begun = torch.empty(blocks, 5, dtype=torch.int32, device=q.device)
+        paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
+        numbers = _attention_options(q, **options)
+        parts = (part_out, part_lse, begun)
+        face.launch("paged_attention_mma_decode", out, lse, *parts, q, *paged, *numbers)
+        return out, lse
+
+    return run
+
+
+def _dealt_blocks(face: Face, q: Tensor, k_cache: Tensor, block_table: Tensor) -> int:
+    """As many blocks as run side by side, but no more than there may be tiles of 64 keys."""
+    (tokens, heads, dim), (_, page_size, kv_heads, _) = q.shape, k_cache.shape
+    units = (tokens * (heads // kv_heads) // 16 + len(block_table)) * kv_heads
+    tiles = units * (block_table.shape[1] * page_size // 64 + 1)
+    return max(1, min(face.multiprocessors(q) * (2 if dim <= 128 else 1), tiles))
+
+
 def _attention_results(q: Tensor, v_cache: Tensor) -> tuple[Tensor, Tensor]:
     out = torch.empty(*q.shape[:2], v_cache.shape[-1], dtype=q.dtype, device=q.device)
     lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
@@ -192,6 +289,32 @@ def _splits(face: Face, q: Tensor, k_cache: Tensor, block_table: Tensor) -> int:
     longest = block_table.shape[1] * k_cache.shape[1]
     wanted = -(-4 * face.multiprocessors(q) // max(blocks, 1))
     return max(1, min(wanted, longest // 64, 128))
+
+
+def _rows_of(logits: Tensor) -> Tensor:
+    """A fresh float32 result of the shape of ``logits``."""
+    return torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+
+
+def _token_a_row(logits: Tensor) -> Tensor:
+    """A fresh int32 result, one number a row of ``logits``."""
+    return torch.empty(logits.shape[0], dtype=torch.int32, device=logits.device)
+
+
+def _filling(
+    launcher: str, fresh: Callable[[Tensor], Tensor]
+) -> Callable[[Face], Callable[..., Any]]:
+    """Calls a launcher that takes its one result and then the op's arguments in their order."""
+
+    def make(face: Face) -> Callable[..., Any]:
+        def run(**args: Tensor) -> Tensor:
+            result = fresh(next(iter(args.values())))
+            face.launch(launcher, result, *args.values())
+            return result
+
+        return run
+
+    return make
 
 
 def _fits_in_shared(call: Call) -> str | None:
@@ -210,6 +333,18 @@ def _split_kv_supports(call: Call) -> str | None:
     return None
 
 
+def _mma_decode_supports(call: Call) -> str | None:
+    d, dv = call.axes["D"], call.axes["Dv"]
+    if call.dtype == torch.float32:
+        return "dtype is float32, mma_decode serves float16 and bfloat16"
+    if d != dv or d % 8 or d > 256:
+        return f"D is {d} and Dv is {dv}, mma_decode serves D = Dv, a multiple of 8 up to 256"
+    for name in ("k_cache", "v_cache"):
+        if call.args[name].data_ptr() % 16:
+            return f"{name} does not start at a multiple of 16 bytes"
+    return None
+
+
 def _plain_pages(call: Call) -> str | None:
     rank = max((cache.dim() for cache in call.args["caches"]), default=0)
     if rank > 8:
@@ -224,6 +359,10 @@ VARIANTS = (
     Variant("append_kv", "vec", _append_kv("vec"), preference=10),
     Variant("copy_blocks", "naive", _copy_blocks("naive"), _plain_pages),
     Variant("copy_blocks", "vec", _copy_blocks("vec"), _plain_pages, preference=10),
+    Variant("gather_kv", "naive", _gather_kv),
+    Variant("gather_slots", "naive", _gather_slots),
+    Variant("common_prefix_len", "naive", _common_prefix_len),
+    Variant("match_tree", "naive", _match_tree),
     Variant("paged_attention", "naive", _paged_attention_naive, _fits_in_shared),
     Variant(
         "paged_attention",
@@ -232,6 +371,19 @@ VARIANTS = (
         _split_kv_supports,
         preference=10,
     ),
+    Variant(
+        "paged_attention",
+        "mma_decode",
+        _paged_attention_mma_decode,
+        _mma_decode_supports,
+        Contract(p_rounded=True, accumulator="tensor_core"),
+        preference=20,
+    ),
+    Variant("penalize", "naive", _filling("penalize_naive", _rows_of)),
+    Variant("filter_tokens", "naive", _filling("filter_tokens_naive", _rows_of)),
+    Variant("draw_tokens", "naive", _filling("draw_tokens_naive", _token_a_row)),
+    Variant("sample", "naive", _filling("sample_naive", _token_a_row)),
+    Variant("greedy", "naive", _filling("greedy_naive", _token_a_row)),
 )
 """Every kernel of csrc, once. ``preference`` orders the kernels of a GPU; the executor's kernels
 run only when they are asked for."""

@@ -12,6 +12,8 @@ kv_len=5::
 Score: ``s = scale * q.k``, then ``s = softcap * tanh(s / softcap)`` if softcap > 0, then masked
 keys are excluded, then ``p = softmax(s)``. Query head h reads KV head h // G.
 A row that keeps no key has out = 0 and lse = -inf. lse is the natural logarithm of sum(exp(s)).
+ALiBi would be added after the softcap, as ``-slope * |pos - j|``; no kernel has it yet, so the
+option ``alibi`` must be None.
 """
 
 from __future__ import annotations
@@ -25,10 +27,18 @@ import torch
 from torch import Tensor
 
 from yaie.compare import LAMBDA, LSE_C, SCORE_C, U32, Budget, Comparison, Contract, unit_roundoff
+from yaie.dispatch import Unsupported
+from yaie.fill import Fill
 from yaie.op import Call
 from yaie.refusal import Refusal, change
 
 Window = tuple[int, int]
+OPTIONS = ("causal", "scale", "window", "softcap")
+"""What every attention op can be asked for, and a Case names."""
+SIGNATURE = "causal=True, scale=None, window=(-1, -1), softcap=0.0, alibi=None"
+KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
+"""How packed keys and values lie in memory: contiguous; tokens and heads padded; stored as
+[H,N,D]; one element off alignment."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,10 @@ class Oracle:
     """S: largest scale * sum_d |q_d k_d| over the kept keys"""
     score_error: Tensor
     """sigma_S: standard error of a score computed in float32"""
+
+    def rows(self, rows: slice) -> Oracle:
+        """The oracle of some rows of a packed batch."""
+        return Oracle(*(getattr(self, f.name)[rows] for f in fields(Oracle)))
 
     @staticmethod
     def concat(parts: Sequence[Oracle]) -> Oracle:
@@ -86,6 +100,40 @@ def keep_mask(
     if right >= 0:
         keep &= key <= pos + right
     return keep
+
+
+def kept_keys(q_lens: Sequence[int], kv_lens: Sequence[int], window: Window) -> list[range]:
+    """The keys of each sequence that some query keeps. The last query stands at the last key, so
+    they end there (a causal mask takes nothing away)."""
+    spans = []
+    for q_len, kv_len in zip(q_lens, kv_lens, strict=True):
+        behind = 0 if window[0] < 0 else max(0, kv_len - q_len - window[0])
+        spans.append(range(behind if q_len else kv_len, kv_len))
+    return spans
+
+
+def kept_pairs(q_lens: Sequence[int], kv_lens: Sequence[int], causal: bool, window: Window) -> int:
+    """How many (query, key) pairs the mask keeps."""
+    cpu = torch.device("cpu")
+    return sum(
+        int(keep_mask(q_len, kv_len, causal, window, cpu).sum())
+        for q_len, kv_len in zip(q_lens, kv_lens, strict=True)
+    )
+
+
+def packed(fill: Fill, values: Tensor, rows: Sequence[int], dtype: torch.dtype, layout: str) -> Any:
+    """[N,H,D] of which only ``rows`` hold ``values``; the rest, and what lies between the tokens
+    and heads of a layout, is poison."""
+    (N, H, D), shift = values.shape, int(layout == "shifted")
+    at = torch.tensor(rows, dtype=torch.int64)
+    if layout == "transposed":
+        slab = fill.slab((H, N, D), dtype)
+        slab.write(values[at].transpose(0, 1), (slice(None), at))
+        return slab.tensor.transpose(0, 1)
+    pad = int(layout == "padded")
+    slab = fill.slab((N, H + pad, D + pad), dtype, shift)
+    slab.write(values[at], (at, slice(H), slice(D)))
+    return slab.tensor[:, :H, :D]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap: float) -> Oracle:
@@ -193,13 +241,18 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
 
 
 def check_options(call: Call) -> None:
-    """The door of an attention op: head groups, and the range of the options."""
+    """The door of an attention op: head groups and options."""
     Hq, Hk = call.axes["Hq"], call.axes["Hk"]
     if Hk == 0 or Hq % Hk:
         raise ValueError(f"{call.op}: q: Hq is {Hq}, no multiple of Hk = {Hk}")
     for axis, size in call.axes.items():
         if axis in ("D", "Dv", "S") and size == 0:
             raise ValueError(f"{call.op}: {axis} is 0, must be at least 1")
+    check_score(call)
+
+
+def check_score(call: Call) -> None:
+    """The range of the options."""
     scale, softcap, window = (call.options[name] for name in ("scale", "softcap", "window"))
     if scale is not None and not math.isfinite(scale):
         raise ValueError(f"{call.op}: scale is {scale}, must be finite")
@@ -207,15 +260,25 @@ def check_options(call: Call) -> None:
         raise ValueError(f"{call.op}: softcap is {softcap}, must be finite and not negative")
     if len(window) != 2 or min(window) < -1:
         raise ValueError(f"{call.op}: window is {window}, must be two numbers from -1 on")
+    if call.options.get("alibi") is not None:
+        raise Unsupported(f"{call.op}: alibi: no kernel adds position biases, it must be None")
 
 
-OPTION_ERRORS = (
-    Refusal("Hq % Hk", change("q", lambda q: q[:, :3]), ValueError, "Hq is 3"),
+def _ask_for_alibi(given: dict[str, Any]) -> None:
+    given["alibi"] = torch.ones(4)
+
+
+SCORE_ERRORS = (
     Refusal("scale NaN", change("scale", lambda _: math.nan), ValueError, "scale is nan"),
     Refusal("scale inf", change("scale", lambda _: math.inf), ValueError, "scale is inf"),
     Refusal("softcap < 0", change("softcap", lambda _: -1.0), ValueError, "softcap is -1"),
     Refusal("softcap NaN", change("softcap", lambda _: math.nan), ValueError, "softcap is nan"),
     Refusal("window < -1", change("window", lambda _: (-2, -1)), ValueError, "window is (-2"),
+)
+OPTION_ERRORS = (
+    Refusal("Hq % Hk", change("q", lambda q: q[:, :3]), ValueError, "Hq is 3"),
+    *SCORE_ERRORS,
+    Refusal("alibi", _ask_for_alibi, Unsupported, "alibi: no kernel"),
 )
 
 MASK_EDGES: dict[str, Callable[[Any], bool]] = {
@@ -243,4 +306,11 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "scale 0": lambda c: c.scale == 0,
     "more than 4096 keys": lambda c: max(c.kv_lens, default=0) > 4096,
     "softcap": lambda c: c.softcap > 0,
+    "no queries, no keys": lambda c: (0, 0) in zip(c.q_lens, c.kv_lens, strict=True),
+    "one query, one key": lambda c: (1, 1) in zip(c.q_lens, c.kv_lens, strict=True),
+    "group of 8": lambda c: c.G == 8 and sum(c.q_lens) > 0,
+    "scores that tie": lambda c: c.family in ("grid", "flat") and sum(c.kv_lens) > 1,
+    "one score far above the rest": lambda c: c.family in ("spiky", "needle"),
+    "values of alternating sign": lambda c: c.family == "alternating" and sum(c.kv_lens) > 1,
+    "one value for all keys": lambda c: c.family == "constant" and sum(c.kv_lens) > 1,
 }

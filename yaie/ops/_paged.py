@@ -63,6 +63,14 @@ def paged_cache(
     return cache.tensor.view(P, S, *values.shape[1:])
 
 
+def keys_read(kept: Sequence[range], page_size: int, shared: bool) -> int:
+    """Slots of the keys that some query keeps; one in a first page that all share counts once."""
+    if not shared:
+        return sum(map(len, kept))
+    first_page = {j for keys in kept for j in keys if j < page_size}
+    return len(first_page) + sum(j >= page_size for keys in kept for j in keys)
+
+
 def check_indptr(call: Call, name: str, axis: str) -> None:
     """Checked mode: an indptr runs from 0 to the packed length, and never falls."""
     indptr = call.args[name].tolist()
@@ -84,6 +92,16 @@ def check_table(call: Call, lengths: Sequence[int], name: str) -> None:
         for page in rows[b][: -(-length // S)]:
             if not 0 <= page < P:
                 raise ValueError(f"{call.op}: block_table: page {page} is outside [0, P = {P})")
+
+
+def check_slots(call: Call) -> None:
+    """Checked mode: slots to write are below P*S, and none is used twice."""
+    slots, limit = call.args["slots"], call.axes["P"] * call.axes["S"]
+    used = slots[slots >= 0]
+    if used.numel() and int(used.max()) >= limit:
+        raise ValueError(f"{call.op}: slots: {int(used.max())} is not below P*S = {limit}")
+    if used.unique().numel() != used.numel():
+        raise ValueError(f"{call.op}: slots: a slot is used twice")
 
 
 # For a good call of 3 queries and of kv_lens 5 and 3 in pages of 4 of a pool of 4.

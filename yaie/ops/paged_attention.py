@@ -16,6 +16,7 @@ causal        True                 a query sees no key after its own position
 scale         None                 multiplies q.k; None is 1/sqrt(D)
 window        (-1, -1)             keys to the left and right that a query sees; -1: no limit
 softcap       0.0                  0: off
+alibi         None                 Unsupported unless None
 -> out        float[T,Hq,Dv]       0 where a query keeps no key
 -> lse        float32[T,Hq]        natural logarithm; -inf where a query keeps no key
 ============  ===================  ==============================================================
@@ -24,8 +25,8 @@ Never changes a bit of the result: slots at or beyond kv_len, pages that no tabl
 tails, and keys that no query of their sequence keeps. B = 0, T = 0, q_len = 0, kv_len = 0 and
 q_len > kv_len are legal. The same page may stand in several rows or twice in one.
 Errors: shapes, strides, devices, Hq % Hk, scale not finite, softcap < 0, window < -1: ValueError;
-dtypes: TypeError. In checked mode q_indptr not 0..T or decreasing, kv_len < 0 or > W*S, a page that
-is read outside [0, P): ValueError.
+dtypes: TypeError; alibi: Unsupported. In checked mode q_indptr not 0..T or decreasing, kv_len < 0
+or > W*S, a page that is read outside [0, P): ValueError.
 Source: FlashAttention flash_attn_with_kvcache (mask), FlashInfer paged decode and prefill (which
 return a base-2 lse, convert it), vLLM block tables.
 """
@@ -88,18 +89,12 @@ class Case:
     @property
     def kept(self) -> list[range]:
         """The keys of each sequence that some query keeps."""
-        spans = []
-        for q_len, kv_len in zip(self.q_lens, self.kv_lens, strict=True):
-            behind = 0 if self.window[0] < 0 else max(0, kv_len - q_len - self.window[0])
-            spans.append(range(behind if q_len else kv_len, kv_len))
-        return spans
+        return attention.kept_keys(self.q_lens, self.kv_lens, self.window)
 
     def keys_read(self) -> int:
         """Slots that hold a key which some query keeps; one that several read counts once."""
-        if self.table != "shared" or not sum(self.kv_lens[:1]):
-            return sum(map(len, self.kept))
-        first_page = {j for keys in self.kept for j in keys if j < self.S}
-        return len(first_page) + sum(j >= self.S for keys in self.kept for j in keys)
+        shared = self.table == "shared" and self.kv_lens[:1] > (0,)
+        return paged.keys_read(self.kept, self.S, shared)
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -122,7 +117,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
     }
-    return args, {name: getattr(case, name) for name in ("causal", "scale", "window", "softcap")}
+    return args, {name: getattr(case, name) for name in attention.OPTIONS}
 
 
 def reference(
@@ -136,6 +131,7 @@ def reference(
     scale: float | None,
     window: attention.Window,
     softcap: float,
+    alibi: None = None,
 ) -> attention.Oracle:
     """One sequence after the other: gather its keys and values, then attention.attend."""
     S, scale = k_cache.shape[1], 1 / math.sqrt(q.shape[2]) if scale is None else scale
@@ -157,10 +153,7 @@ def cost(case: Case) -> Cost:
     once, out and lse written once; the flops are those of the pairs that the mask keeps."""
     e, T = getattr(torch, case.dtype).itemsize, sum(case.q_lens)
     Hq, width = case.Hk * case.G, case.D + case.Dv
-    pairs = sum(
-        int(attention.keep_mask(q, kv, case.causal, case.window, torch.device("cpu")).sum())
-        for q, kv in zip(case.q_lens, case.kv_lens, strict=True)
-    )
+    pairs = attention.kept_pairs(case.q_lens, case.kv_lens, case.causal, case.window)
     tables = 4 * (sum(case.pages) + 2 * len(case.kv_lens) + 1)
     moved = (T * Hq + case.keys_read() * case.Hk) * width * e + 4 * T * Hq + tables
     return Cost(bytes=moved, flops=2 * width * Hq * pairs)
@@ -214,8 +207,7 @@ paged_attention = Op(
     signature=parse(
         "q: float[T,Hq,D], k_cache: float[P,S,Hk,D] contiguous, v_cache: float[P,S,Hk,Dv] "
         "contiguous, block_table: int32[B,W], kv_lens: int32[B], q_indptr: int32[B+1], *, "
-        "causal=True, scale=None, window=(-1, -1), softcap=0.0 "
-        "-> out: float[T,Hq,Dv], lse: float32[T,Hq]"
+        f"{attention.SIGNATURE} -> out: float[T,Hq,Dv], lse: float32[T,Hq]"
     ),
     Case=Case,
     inputs=inputs,

@@ -1,0 +1,98 @@
+"""sample against its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance import laws
+from conformance.test_draw_tokens import noise
+from conformance.test_filter_tokens import in_order, layout, one_row, parameters
+from yaie import ops
+from yaie.compare import Statistic
+
+OP = ops.sample
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Any:
+    size = draw(layout())
+    return OP.Case(**size, **draw(parameters(size["V"], size["family"])), **draw(noise()))
+
+
+@given(case=cases())
+def test_equivalence(conforms, kernel, case):
+    conforms(case)
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_a_row_alone_is_what_it_is_in_a_batch(law, case):
+    args, _ = law.inputs(case)
+    token = law.run(args)["token"]
+    law.exact(token[:0], token[:0])
+    for b in range(case.B):
+        law.exact(law.run(one_row(args, b))["token"], token[b : b + 1])
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_rows_in_another_order_give_the_same_tokens(law, case):
+    args, _ = law.inputs(case)
+    order = torch.randperm(case.B, generator=torch.Generator().manual_seed(case.seed))
+    law.exact(law.run(in_order(args, order))["token"], law.run(args)["token"][order])
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_the_same_draw_again_is_the_same_token(law, case):
+    args, _ = law.inputs(case)
+    law.exact(law.run(args)["token"], law.run(args)["token"])
+
+
+@pytest.mark.law(laws.BUDGETS)
+@laws.fewer()
+@given(case=cases())
+def test_it_is_filter_then_draw(law, case):
+    """The tokens of the two ops one after the other are right by this op's judge."""
+    args, _ = law.inputs(case)
+    keys = {name: args[name] for name in ("seed", "position")}
+    others = {name: args[name] for name in args if name not in keys}
+    name = law.kernel.name
+    two = ops.draw_tokens(ops.filter_tokens(**others, kernel=name), **keys, kernel=name)
+    call = OP.bind(**args)
+    margin = OP.comparison(OP.reference(**args), call, law.kernel.contract)["token"]
+    for tokens in (two, law.run(args)["token"]):
+        judgement = margin.judge("token", tokens)
+        law.exact(torch.tensor(judgement.check is None), torch.tensor(True), str(judgement.reason))
+
+
+def test_tokens_are_drawn_as_often_as_they_should(op, kernel):
+    """Top-k 5 of 8 at temperature 2, 10,000 draws of one seed: chi-square at 1e-6."""
+    device = "cuda" if kernel.device == "cuda" else "cpu"
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, -2.0, -3.0, -4.0, -5.0])
+    wanted = torch.softmax(torch.where(logits > -3, logits, -torch.inf).double() / 2, 0)
+    n = 10_000
+
+    def each(value: float, dtype: torch.dtype) -> torch.Tensor:
+        return torch.full((n,), value, dtype=dtype, device=device)
+
+    tokens = op(
+        logits.to(device).expand(n, -1),
+        each(2, torch.float32),
+        each(5, torch.int32),
+        each(1, torch.float32),
+        each(0, torch.float32),
+        each(11, torch.int64),
+        torch.arange(n, dtype=torch.int32, device=device),
+        kernel=kernel.name,
+    )
+    judgement = Statistic(wanted).judge("token", tokens.cpu())
+    assert judgement.check is None, judgement.reason

@@ -1,0 +1,656 @@
+"""RadixTree: which prefixes are cached, in which pages, and which requests share them.
+
+One compressed tree of tokens with two faces. To the *cache* it is a set of page-prefixes: the first
+S, 2S, 3S ... tokens of what was inserted, each with the page that holds its last S tokens, a count
+of locks and the time of its last use. To the *requests* it is the set of their prompts, counted in
+tokens whatever the page size. A node is a run of tokens; pages hang where a page ends, request ids
+where a request ends.
+
+What every method does is said in terms of the two sets; that a tree stands behind them must not
+show. In particular a node that ``match`` returned names one page-prefix for good: it survives every
+split, and dies when that page-prefix is evicted, even if the same tokens are inserted again later.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yaie.cache.integers import WORD, Integers, as_int32, count, pack, unpack
+
+Pages = NDArray[np.int32]
+
+AT_ONCE = 1024 * WORD
+"""So many bytes are compared, or copied, without asking whether fewer would do."""
+
+
+class RadixTreeNode:
+    """A run of tokens below its parent's, with the pages that end in it.
+
+    All pages of a node have the same locks and the same last use; what would give them different
+    ones splits the node. A node other than the root names the page-prefix of its last page, and
+    keeps that meaning while it lives: a split gives the new object to the other half, an eviction
+    replaces the object. The attributes belong to the tree.
+    """
+
+    __slots__ = (
+        "below",
+        "chain_locks",
+        "children",
+        "edge",
+        "last_use",
+        "locks",
+        "page_bytes",
+        "parent",
+        "queued",
+        "request_count",
+        "request_ids",
+        "start",
+    )
+
+    def __init__(self, parent: RadixTreeNode | None, edge: bytes, start: int) -> None:
+        self.parent = parent  # None: the root, or no longer in the tree
+        self.edge = edge
+        self.start = start  # where the edge starts in the path, in bytes, as all lengths here
+        self.children = NO_CHILDREN  # by their first token
+        self.page_bytes = b""  # page ids, as far as there are pages
+        self.last_use = 0
+        self.locks = 0  # of this very page-prefix
+        self.chain_locks = 0  # of this page-prefix and all that extend it
+        self.below = 0  # children with pages in their subtree
+        self.queued = False  # an entry of the eviction queue stands for this node
+        self.request_ids: set[str] | None = None  # of the requests that end here
+        self.request_count = 0  # requests that end here or below
+
+    @property
+    def end(self) -> int:
+        """Where the edge ends in the path."""
+        return self.start + len(self.edge)
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """The tokens of the edge."""
+        return unpack(self.edge)
+
+    @property
+    def pages(self) -> Pages:
+        """The pages that end in this edge."""
+        return unpack(self.page_bytes)
+
+    @property
+    def requests(self) -> list[str]:
+        """The requests that end here."""
+        return sorted(self.request_ids or ())
+
+    def __repr__(self) -> str:
+        return (
+            f"<RadixTreeNode tokens {self.start // WORD}:{self.end // WORD}, "
+            f"{len(self.page_bytes) // WORD} pages, {self.chain_locks} locks>"
+        )
+
+
+NO_CHILDREN: dict[bytes, RadixTreeNode] = {}
+"""Stands for an own dictionary in every node that never had a child; nobody adds to it."""
+
+
+class RadixTree:
+    """A prefix cache with pages of ``page_size`` tokens, and an index of requests.
+
+    Errors: what is bad raises at the call, before anything is changed: TypeError for the wrong
+    kind, ValueError for the wrong value, KeyError for an unknown request.
+    """
+
+    def __init__(self, page_size: int = 1) -> None:
+        self.page_size = count(page_size, "RadixTree: page_size")
+        if not page_size:
+            raise ValueError("RadixTree: page_size: 0 is less than 1")
+        self._page = self.page_size * WORD
+        self._root = RadixTreeNode(None, b"", 0)
+        self._clock = 0
+        self._present = 0
+        self._protected = 0
+        self._queue: list[int] = []  # a heap of last uses, see _offer
+        self._leaf: dict[int, RadixTreeNode] = {}  # whose they are
+        self._requests: dict[str, bytes] = {}
+
+    @property
+    def evictable(self) -> int:
+        """How many pages are present and not locked."""
+        return self._present - self._protected
+
+    @property
+    def protected(self) -> int:
+        """How many pages are locked."""
+        return self._protected
+
+    # The cache face --------------------------------------------------------------------------
+
+    def match(self, tokens: Integers) -> tuple[Pages, RadixTreeNode]:
+        """The pages of the longest page-prefix of ``tokens`` that is present, and its node.
+
+        Refreshes the last use of that prefix and of all that it extends. Who must compute at least
+        one token passes ``tokens[:-1]``. The node of the empty prefix is the root.
+        """
+        data = pack(tokens, "RadixTree.match: tokens")
+        node, partly, shared = self._descend(data, len(data))
+        if partly is not None and partly.page_bytes:
+            wanted = self._pages_between(partly.start, partly.start + shared)
+            if wanted >= len(partly.page_bytes):
+                node = partly
+            elif wanted:
+                node = self._split_at_page(partly, wanted)
+        while not node.page_bytes and node.parent is not None:
+            node = node.parent
+        pages = self._touch(node)
+        pages.reverse()
+        return unpack(bytearray().join(pages)), node
+
+    def insert(self, tokens: Integers, pages: Integers) -> int:
+        """Add the page-prefixes of ``tokens``, and say how many tokens were already there.
+
+        ``pages[i]`` holds the i-th page of tokens; a last page that is not full is left out. The
+        tree keeps its own pages for what was there: the caller frees its duplicates. Refreshes the
+        last use of the whole chain.
+
+        Errors: ValueError when ``pages`` are too few.
+        """
+        data = pack(tokens, "RadixTree.insert: tokens")
+        page_ids = as_int32(pages, "RadixTree.insert: pages")
+        needed = len(data) // self._page
+        if len(page_ids) < needed:
+            raise ValueError(
+                f"RadixTree.insert: pages: {len(page_ids)} for {needed} pages of tokens"
+            )
+        node = self._node_at(data, needed * self._page)
+        added = self._fill(node, page_ids)
+        self._touch(node)
+        self._offer(node)
+        return (needed - added) * self.page_size
+
+    def lock(self, node: RadixTreeNode) -> None:
+        """Protect the page-prefix of ``node``, and all that it extends, from eviction.
+
+        Errors: ValueError for a node that is not in this tree (any more).
+        """
+        for n in self._chain(node, "lock"):
+            if not n.chain_locks:
+                self._protected += len(n.page_bytes) // WORD
+            n.chain_locks += 1
+        node.locks += bool(node.parent)
+
+    def unlock(self, node: RadixTreeNode) -> None:
+        """Take back one ``lock`` of the same page-prefix.
+
+        Errors: ValueError for a node that is not in this tree (any more), or that is not locked.
+        """
+        chain = self._chain(node, "unlock")
+        if chain and not node.locks:
+            raise ValueError(f"RadixTree.unlock: node: {node!r} is not locked itself")
+        for n in chain:
+            n.chain_locks -= 1
+            if not n.chain_locks:
+                self._protected -= len(n.page_bytes) // WORD
+        node.locks -= bool(chain)
+        self._offer(node)
+
+    def evict(self, n_pages: int) -> Pages:
+        """Drop up to ``n_pages`` pages; return them in the order in which they went.
+
+        Page by page the one goes that is not locked, that no present page-prefix extends, and that
+        was used least recently. Fewer are dropped only when no more can be.
+        """
+        wanted = count(n_pages, "RadixTree.evict: n_pages") * WORD
+        dropped: list[bytes] = []
+        while wanted and self._queue:
+            last_use = heapq.heappop(self._queue)
+            node = self._leaf.pop(last_use)
+            node.queued = False
+            if last_use != node.last_use:  # used since, or even extended: later, or not at all
+                self._offer(node)
+            elif not node.chain_locks:
+                dropped.append(self._drop_tail(node, wanted))
+                wanted -= len(dropped[-1])
+        gone: Pages = unpack(b"".join(reversed(dropped)))[::-1].copy()
+        self._present -= len(gone)
+        return gone
+
+    def reset(self) -> Pages:
+        """Drop every page; return them. Requests stay.
+
+        Errors: ValueError while a page is locked.
+        """
+        if self._protected:
+            raise ValueError(f"RadixTree.reset: {self._protected} pages are locked")
+        return self.evict(self._present)
+
+    # The request face ------------------------------------------------------------------------
+
+    def insert_request(self, request_id: str, tokens: Integers) -> None:
+        """Add a request. Again with the same tokens it changes nothing.
+
+        Errors: ValueError for a known id with other tokens.
+        """
+        data = pack(tokens, "RadixTree.insert_request: tokens")
+        if not isinstance(request_id, str):
+            raise TypeError(f"RadixTree.insert_request: request_id: {request_id!r} is not a string")
+        if self._requests.setdefault(request_id, data) != data:
+            raise ValueError(
+                f"RadixTree.insert_request: request_id: {request_id!r} is there with other tokens"
+            )
+        node = self._node_at(data, len(data))
+        if node.request_ids is None:
+            node.request_ids = set()
+        if request_id not in node.request_ids:
+            node.request_ids.add(request_id)
+            _count_request(node, 1)
+
+    def find_shared_prefixes(self, tokens: Integers) -> tuple[list[str], int]:
+        """The requests that share at least the first token, sorted, and the length in tokens of
+        the longest prefix that any of them shares."""
+        data = pack(tokens, "RadixTree.find_shared_prefixes: tokens")
+        first = self._root.children.get(data[:WORD])
+        if first is None or not first.request_count:
+            return [], 0
+        node: RadixTreeNode | None
+        node, partly, shared = self._descend(data, len(data))
+        if partly is not None and partly.request_count:
+            length = partly.start + shared
+        else:  # below the last request only pages matched
+            while node is not None and not node.request_count:
+                node = node.parent
+            length = node.end if node is not None else 0
+        return sorted(_requests_below(first)), length // WORD
+
+    def remove_request(self, request_id: str) -> None:
+        """Forget a request. Its tokens stay where pages or other requests need them.
+
+        Errors: KeyError for an unknown id.
+        """
+        if request_id not in self._requests:
+            raise KeyError(f"RadixTree.remove_request: request_id: {request_id!r} is unknown")
+        data = self._requests.pop(request_id)
+        node, _, _ = self._descend(data, len(data))
+        assert node.request_ids is not None
+        node.request_ids.remove(request_id)
+        _count_request(node, -1)
+        self._prune(node)
+
+    def get_shared_computation_graph(self) -> dict[str, Any]:
+        """The tree of the requests, for a reader or ``json.dumps``; pages do not show in it.
+
+        ``nodes`` lists the root and then, parents first and siblings by their tokens, every run of
+        tokens that the same requests share: id, parent (None for the root), tokens, and the sorted
+        ids of the requests that pass through. ``total_tokens`` would be computed without sharing,
+        ``unique_tokens`` with it; ``shared_tokens`` is the difference.
+        """
+        runs = list(self._request_runs())
+        passing = [set(end.request_ids or ()) for _, _, end in runs]
+        for i in range(len(runs) - 1, 0, -1):  # children come after their parents
+            passing[runs[i][0]] |= passing[i]
+        nodes = [
+            {
+                "id": i,
+                "parent": parent if i else None,
+                "tokens": unpack(edge).tolist(),
+                "requests": sorted(passing[i]),
+            }
+            for i, (parent, edge, _) in enumerate(runs)
+        ]
+        total = sum(map(len, self._requests.values())) // WORD
+        unique = sum(len(edge) for _, edge, _ in runs) // WORD
+        return {
+            "request_count": len(self._requests),
+            "node_count": len(nodes),
+            "total_tokens": total,
+            "unique_tokens": unique,
+            "shared_tokens": total - unique,
+            "nodes": nodes,
+        }
+
+    def _request_runs(self) -> Iterator[tuple[int, bytes, RadixTreeNode]]:
+        """For every run of tokens that the same requests share: the number of its parent, its
+        tokens and the node where it ends. Splits that only pages needed are joined again."""
+        todo = [(0, self._root)]
+        number = 0
+        while todo:
+            parent, node = todo.pop()
+            edges = [node.edge]
+            children = _with_requests(node)
+            while len(children) == 1 and not node.request_ids and node is not self._root:
+                node = children[0]
+                edges.append(node.edge)
+                children = _with_requests(node)
+            yield parent, b"".join(edges), node
+            children.sort(key=lambda c: int(c.tokens[0]), reverse=True)
+            todo.extend((number, child) for child in children)
+            number += 1
+
+    # Walking ---------------------------------------------------------------------------------
+
+    def _descend(self, data: bytes, stop: int) -> tuple[RadixTreeNode, RadixTreeNode | None, int]:
+        """How far the tree knows ``data[:stop]``: the last node whose whole path matches, the child
+        whose edge matches in part (None: no child does), and how many of its bytes do."""
+        node, at = self._root, 0
+        while at < stop:
+            child = node.children.get(data[at : at + WORD])
+            if child is None:
+                break
+            edge = child.edge
+            if not data.startswith(edge, at, stop):
+                return node, child, _common(edge, data, at, stop)
+            node, at = child, at + len(edge)
+        return node, None, 0
+
+    def _node_at(self, data: bytes, stop: int) -> RadixTreeNode:
+        """The node whose path is ``data[:stop]``, made where it is missing."""
+        node, partly, shared = self._descend(data, stop)
+        if partly is not None:
+            node = self._split(partly, shared)
+        at = node.start + len(node.edge)
+        if at == stop:
+            return node
+        leaf = RadixTreeNode(node, data[at:stop], at)
+        self._hang(leaf)
+        return leaf
+
+    def _touch(self, node: RadixTreeNode) -> list[bytes]:
+        """Refresh the chain of a node; returns its page ids, upwards."""
+        self._clock = clock = self._clock + 1
+        pages = []
+        while node.parent is not None:
+            node.last_use = clock
+            pages.append(node.page_bytes)
+            node = node.parent
+        return pages
+
+    def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
+        """The node and all above it, without the root."""
+        if not isinstance(node, RadixTreeNode):
+            raise TypeError(f"RadixTree.{function}: node: {node!r} is not a RadixTreeNode")
+        chain, up = [], node
+        while up.parent is not None:
+            chain.append(up)
+            up = up.parent
+        if up is not self._root or (chain and not node.page_bytes):
+            raise ValueError(f"RadixTree.{function}: node: unknown node {node!r}")
+        return chain
+
+    def _pages_between(self, start: int, end: int) -> int:
+        """How many bytes of page ids belong to a run of tokens: one page for each end of a page."""
+        return (end // self._page - start // self._page) * WORD
+
+    # Changing the tree -----------------------------------------------------------------------
+
+    def _split(self, node: RadixTreeNode, at: int) -> RadixTreeNode:
+        """Cut an edge in two; returns the upper half. ``node`` itself becomes the half with the
+        last page, which is the page-prefix that it names. Locks and last use go to both."""
+        pages = self._pages_between(node.start, node.start + at)
+        if node.page_bytes and pages >= len(node.page_bytes):
+            self._split_below(node, at)
+            return node
+        upper = RadixTreeNode(node.parent, node.edge[:at], node.start)
+        upper.page_bytes = node.page_bytes[:pages]
+        upper.last_use = node.last_use
+        upper.chain_locks = node.chain_locks
+        upper.below = 1 if node.page_bytes or node.below else 0
+        upper.request_count = node.request_count
+        self._hang(upper)
+        node.parent = upper
+        node.edge = node.edge[at:]
+        node.start += at
+        node.page_bytes = node.page_bytes[pages:]
+        self._hang(node)
+        return upper
+
+    def _split_below(self, node: RadixTreeNode, at: int) -> None:
+        """Cut an edge behind its last page: a new node takes the tokens after the cut."""
+        lower = RadixTreeNode(node, node.edge[at:], node.start + at)
+        lower.last_use = node.last_use
+        lower.chain_locks = node.chain_locks - node.locks
+        self._move_below(node, lower)
+        lower.request_ids, node.request_ids = node.request_ids, None
+        node.children = NO_CHILDREN
+        node.edge = node.edge[:at]
+        node.below = 1 if lower.below else 0
+        self._hang(lower)
+
+    def _split_at_page(self, node: RadixTreeNode, pages: int) -> RadixTreeNode:
+        """Cut an edge where its first ``pages`` (in bytes) pages end; returns the upper half."""
+        return self._split(node, self._end_of_page(node, pages) - node.start)
+
+    def _end_of_page(self, node: RadixTreeNode, pages: int) -> int:
+        """Where the first ``pages`` pages of a node end in the path."""
+        return (node.start // self._page + pages // WORD) * self._page
+
+    def _move_below(self, node: RadixTreeNode, heir: RadixTreeNode) -> None:
+        """Give what hangs below a node to another."""
+        heir.children, heir.below = node.children, node.below
+        heir.request_count = node.request_count
+        for child in heir.children.values():
+            child.parent = heir
+
+    def _hang(self, node: RadixTreeNode) -> None:
+        """Make a node the child of its parent, in place of the one with the same first token."""
+        assert node.parent is not None
+        if node.parent.children is NO_CHILDREN:
+            node.parent.children = {}
+        node.parent.children[node.edge[:WORD]] = node
+
+    def _fill(self, node: RadixTreeNode, page_ids: Pages) -> int:
+        """Give the path of a node the pages that it lacks; returns how many it lacked."""
+        page, lacking, added = self._page, [], 0
+        while node.parent is not None:
+            have = len(node.page_bytes)
+            if have and not node.request_count:
+                break  # only tokens of requests lack pages, and above a page none is lacking
+            first = node.start // page + have // WORD
+            last = (node.start + len(node.edge)) // page
+            if first < last:
+                run = node
+                if have:
+                    self._split_at_page(node, have)
+                    (run,) = node.children.values()
+                lacking.append((run, first, last))
+            if have:
+                break
+            node = node.parent
+        while lacking:
+            run, first, last = lacking.pop()
+            run.page_bytes = page_ids[first:last].tobytes()
+            self._gained(run)
+            added += last - first
+        self._present += added
+        return added
+
+    def _gained(self, node: RadixTreeNode) -> None:
+        """The subtree of a node holds pages now: tell those above that did not know."""
+        up = node.parent
+        while up is not None:
+            up.below += 1
+            if up.page_bytes or up.below > 1:
+                return
+            up = up.parent
+
+    def _lost(self, node: RadixTreeNode) -> None:
+        """The subtree of a node holds no pages any more: tell those above."""
+        up = node.parent
+        while up is not None:
+            up.below -= 1
+            if up.page_bytes or up.below:
+                self._offer(up)
+                return
+            up = up.parent
+
+    def _offer(self, node: RadixTreeNode) -> None:
+        """Queue a node for eviction if nothing extends its last page.
+
+        The last use tells the entries apart: every call refreshes one chain, on which one node at a
+        time is a leaf. A queued node keeps its place when it is used again: its entry is then too
+        early, which ``evict`` sees and mends. So a use costs nothing, and an entry is never too
+        late.
+        """
+        if node.page_bytes and not (node.below or node.queued):
+            node.queued = True
+            self._leaf[node.last_use] = node
+            heapq.heappush(self._queue, node.last_use)
+
+    def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
+        """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
+        while len(node.page_bytes) > max(2 * wanted, AT_ONCE):
+            # Halving first keeps a long leaf from being copied whole for every few pages.
+            self._split_at_page(node, len(node.page_bytes) // (2 * WORD) * WORD)
+        keep = max(len(node.page_bytes) - wanted, 0)
+        kept, gone = node.page_bytes[:keep], node.page_bytes[keep:]
+        node.page_bytes = b""
+        if kept or node.request_count:
+            node = self._replace(node)
+            node.page_bytes = kept
+        if kept:
+            self._offer(node)
+        else:
+            self._lost(node)
+        self._prune(node)
+        return gone
+
+    def _replace(self, node: RadixTreeNode) -> RadixTreeNode:
+        """Put a new object in a node's place; the old one is unknown to the tree from then on."""
+        heir = RadixTreeNode(node.parent, node.edge, node.start)
+        heir.last_use = node.last_use
+        self._move_below(node, heir)
+        heir.request_ids = node.request_ids
+        self._hang(heir)
+        node.parent = None
+        return heir
+
+    def _prune(self, node: RadixTreeNode) -> None:
+        """Take out the tokens at the end of a path that neither a page nor a request needs."""
+        while (parent := node.parent) and not node.children and not node.request_count:
+            if node.page_bytes:
+                end = self._end_of_page(node, len(node.page_bytes))
+                node.edge = node.edge[: end - node.start]
+                return
+            del parent.children[node.edge[:WORD]]
+            node.parent = None
+            node = parent
+
+    # Checking --------------------------------------------------------------------------------
+
+    def check_integrity(self) -> None:
+        """AssertionError, in words, where the tree contradicts itself. Visits every node."""
+        present = protected = 0
+        requests: dict[str, bytes] = {}
+        paths = {self._root: b""}
+        for node in _subtree(self._root):
+            path = paths[node]
+            for key, child in node.children.items():
+                _require(child.parent is node, child, "has another parent")
+                _require(key == child.edge[:WORD] != b"", child, "hangs under another first token")
+                paths[child] = path + child.edge
+            _require(node.start + len(node.edge) == len(path), node, "starts elsewhere")
+            self._check_pages(node)
+            _check_counts(node)
+            requests.update(dict.fromkeys(node.request_ids or (), path))
+            present += len(node.page_bytes) // WORD
+            protected += len(node.page_bytes) // WORD if node.chain_locks else 0
+        assert requests == self._requests, "requests end where their tokens do not"
+        assert present == self._present, f"{present} pages present, {self._present} counted"
+        assert protected == self._protected, f"{protected} locked, {self._protected} counted"
+        self._check_queue(set(paths))
+
+    def _check_pages(self, node: RadixTreeNode) -> None:
+        room = self._pages_between(node.start, node.end)
+        _require(len(node.page_bytes) <= room, node, "has more pages than page ends")
+        if len(node.page_bytes) < room:
+            _require(node.below == 0, node, "lacks a page that one below needs")
+        if node.page_bytes and not node.children and not node.request_count:
+            end = self._end_of_page(node, len(node.page_bytes))
+            _require(end == node.end, node, "has tokens that nobody needs")
+        used = [c.last_use for c in node.children.values() if c.page_bytes]
+        if node.page_bytes:
+            _require(node.last_use >= max(used, default=0), node, "was used before its extension")
+
+    def _check_queue(self, nodes: set[RadixTreeNode]) -> None:
+        assert sorted(self._queue) == sorted(self._leaf), "the queue is not of the leaves"
+        queued = list(self._leaf.values())
+        assert len(set(queued)) == len(queued), "a node is queued twice"
+        for last_use, node in self._leaf.items():
+            _require(node.queued and node in nodes, node, "is queued but gone")
+            _require(last_use <= node.last_use, node, "is queued too late")
+        for node in nodes:
+            may_go = bool(node.page_bytes) and not node.below and not node.chain_locks
+            _require(not node.queued or node in queued, node, "is not in the queue")
+            _require(not may_go or node.queued, node, "cannot be evicted")
+
+
+def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
+    """How many bytes of ``edge`` and ``data[at:stop]`` agree, in whole tokens.
+
+    Looks at pieces of growing length: where they differ early, little is read.
+    """
+    end = min(len(edge), stop - at)
+    start, look = 0, AT_ONCE
+    while start < end:
+        n = min(look, end - start) // WORD
+        differ = np.frombuffer(edge, np.int32, n, start) != np.frombuffer(
+            data, np.int32, n, at + start
+        )
+        first = int(differ.argmax())
+        if differ[first]:
+            return start + first * WORD
+        start += n * WORD
+        look *= 4
+    return end
+
+
+def _subtree(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
+    """The node and all below it, parents first."""
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo.extend(node.children.values())
+
+
+def _with_requests(node: RadixTreeNode) -> list[RadixTreeNode]:
+    """The children that requests pass through."""
+    return [c for c in node.children.values() if c.request_count]
+
+
+def _requests_below(node: RadixTreeNode) -> Iterator[str]:
+    """The requests that end at the node or below it."""
+    todo = [node]
+    while todo:
+        node = todo.pop()
+        yield from node.request_ids or ()
+        todo.extend(_with_requests(node))
+
+
+def _count_request(node: RadixTreeNode, by: int) -> None:
+    """Tell a node and all above it of a request that came or went."""
+    up: RadixTreeNode | None = node
+    while up is not None:
+        up.request_count += by
+        up = up.parent
+
+
+def _check_counts(node: RadixTreeNode) -> None:
+    children = node.children.values()
+    below = sum(bool(c.page_bytes or c.below) for c in children)
+    _require(node.below == below, node, f"has pages below {below} children, not {node.below}")
+    ending = len(node.request_ids or ())
+    requests = ending + sum(c.request_count for c in children)
+    _require(node.request_count == requests, node, f"serves {requests} requests")
+    if node.parent is not None:
+        locks = node.locks + sum(c.chain_locks for c in children)
+        _require(node.chain_locks == locks, node, f"should have {locks} locks")
+        _require(not node.locks or bool(node.page_bytes), node, "is locked without a page")
+        needed = bool(node.children or node.page_bytes or node.request_count)
+        _require(needed, node, "is needed by nobody")
+
+
+def _require(holds: bool, node: RadixTreeNode, otherwise: str) -> None:
+    assert holds, f"{node!r} {otherwise}"

@@ -1,0 +1,90 @@
+"""The exponential race that draws a token, and its noise.
+
+Token v arrives at time E_v / p_v, and the first to arrive is drawn: the largest
+``log p_v - log E_v``. E_v ~ Exp(1) is made of 32 bits, accurately near 0 and far out::
+
+    x = Philox4x32-10(counter = (v // 4, position, 0, 0), key = (seed low, seed high))[v % 4]
+    E = -log1p(-(x + 1/2) / 2^32)                 if x < 2^31
+        -log((2^32 - 1 - x + 1/2) / 2^32)         else
+
+seed and position count as bits (int64 and int32). E lies in [1.16e-10, 22.9]; a float32 uniform
+number would be rounded to 1 and make E infinite or 0, and a grid of 2^-24 hides tokens below 1e-7.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from yaie.compare import Choice
+
+Words = NDArray[np.uint64]
+_MASK = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> Words:
+    """Philox4x32-10 (Salmon et al., SC 2011) of each counter: uint32 numbers, [4, ...]."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = np.uint64(key[0]), np.uint64(key[1])
+    for _ in range(10):
+        a, b = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2
+        c0, c1, c2, c3 = (b >> _HALF) ^ c1 ^ k0, b & _MASK, (a >> _HALF) ^ c3 ^ k1, a & _MASK
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & _MASK, (k1 + np.uint64(0xBB67AE85)) & _MASK
+    return np.stack(np.broadcast_arrays(c0, c1, c2, c3))
+
+
+def random_bits(seed: int, position: int, V: int) -> Words:
+    """The 32 random bits x_v of every token of one draw."""
+    seed, position = seed % 2**64, position % 2**32
+    blocks = np.arange(-(-V // 4), dtype=np.uint64)
+    zero = np.zeros_like(blocks)
+    words = philox((blocks, zero + np.uint64(position), zero, zero), (seed % 2**32, seed >> 32))
+    bits: Words = words.T.reshape(-1)[:V]
+    return bits
+
+
+def exponential(x: Words) -> NDArray[np.float64]:
+    """Exp(1) from 32 random bits, accurate on both sides."""
+    low = (x + 0.5) * 2.0**-32
+    high = (2.0**32 - 1 - x + 0.5) * 2.0**-32
+    e: NDArray[np.float64] = np.where(x < 2**31, -np.log1p(-low), -np.log(high))
+    return e
+
+
+def noise(seed: Tensor, position: Tensor, V: int) -> Tensor:
+    """log E of every token of each row's draw, float64 [B,V]."""
+    draws = zip(seed.tolist(), position.tolist(), strict=True)
+    drawn = [np.log(exponential(random_bits(s, at, V))) for s, at in draws]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, V, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Race:
+    """The scores of a draw, and who wins."""
+
+    choice: Choice
+    """who takes part"""
+    score: Tensor
+    """rank - log E, [B,V]; -inf for who cannot take part"""
+    token: Tensor
+    """[B]: the winner; -1 where none takes part"""
+
+    @staticmethod
+    def run(choice: Choice, kept: Tensor, seed: Tensor, position: Tensor) -> Race:
+        """The race between the tokens of ``kept``, by their rank (the logarithm of a weight)."""
+        score = choice.rank - noise(seed, position, kept.shape[-1])
+        first = score.masked_fill(~kept, -math.inf).numpy().argmax(-1)  # the lowest index on ties
+        token = torch.where(kept.any(-1), torch.from_numpy(first), -1).int()
+        return Race(choice, score.masked_fill(~choice.may, -math.inf), token)
+
+
+def check_key(key: int, position: int) -> None:
+    """A Case's key and position are what the tensors can hold."""
+    if key >= 2**63 or position >= 2**31:
+        raise ValueError(f"key is {key} and position {position}, beyond int64 and int32")

@@ -1,0 +1,342 @@
+"""How the Cases of the sampling ops become tensors: families of rows of logits and of
+probabilities, the parameters of each row, the keys of its noise. A family is a named way to draw a
+row that makes one kind of mistake visible."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie.fill import Fill
+
+Family = Callable[[Fill, int], Tensor]
+
+# Logits -----------------------------------------------------------------------------------------
+
+
+def _normal(fill: Fill, V: int) -> Tensor:
+    """Normal numbers, wide enough that some tokens are likely and most are not."""
+    return 3 * fill.normal(V)
+
+
+def _flat(fill: Fill, V: int) -> Tensor:
+    """All alike."""
+    return torch.full((V,), -1.25)
+
+
+def _ties(fill: Fill, V: int) -> Tensor:
+    """A few values, so that many are equal; zeros of both signs."""
+    x = (2 * fill.normal(V)).round() / 2
+    return torch.where(x == 0, torch.copysign(x, fill.normal(V)), x)
+
+
+def _signed_zeros(fill: Fill, V: int) -> Tensor:
+    """Zeros of both signs: all are equal."""
+    return torch.copysign(torch.zeros(V), fill.normal(V))
+
+
+def _bf16(fill: Fill, V: int) -> Tensor:
+    """As a model in bfloat16 gives them."""
+    return (4 * fill.normal(V)).bfloat16().float()
+
+
+def _geometric(fill: Fill, V: int) -> Tensor:
+    """Each token 0.7 times as likely as the one before, in random order."""
+    return math.log(0.7) * torch.from_numpy(fill.permutation(V)).float()
+
+
+def _onehot(fill: Fill, V: int) -> Tensor:
+    """One token has all the weight."""
+    x = fill.normal(V)
+    x[fill.rng.integers(V)] = 40.0
+    return x
+
+
+def _spiky(fill: Fill, V: int) -> Tensor:
+    """A few tokens have most of the weight."""
+    x = fill.normal(V)
+    x[fill.rng.integers(0, V, size=1 + V // 16)] += 8.0
+    return x
+
+
+def _big(fill: Fill, V: int) -> Tensor:
+    """Thousands: exp overflows unless the maximum is taken off first."""
+    return 1e4 * fill.normal(V)
+
+
+def _huge(fill: Fill, V: int) -> Tensor:
+    """Near the ends of float32: even a difference overflows."""
+    return fill.normal(V).sign() * 3e38
+
+
+def _tail(fill: Fill, V: int) -> Tensor:
+    """One likely token, the others at 1e-8 of it."""
+    x = torch.full((V,), math.log(1e-8))
+    x[fill.rng.integers(V)] = 0.0
+    return x
+
+
+def _neighbours(fill: Fill, V: int) -> Tensor:
+    """Neighbouring floats near 10: only a temperature of about 1e-6 tells them apart."""
+    return 10.0 + torch.from_numpy(fill.rng.integers(0, 4, V)).float() * 2.0**-20
+
+
+def _subnormal(fill: Fill, V: int) -> Tensor:
+    """Subnormal numbers: distinct, though all next to 0."""
+    return 1e-39 * fill.normal(V)
+
+
+def _masked(fill: Fill, V: int) -> Tensor:
+    """Three of four tokens are banned: -inf."""
+    x = 3 * fill.normal(V)
+    x[fill.permutation(V)[: 3 * V // 4]] = -math.inf
+    return x
+
+
+def _single(fill: Fill, V: int) -> Tensor:
+    """All tokens but one are banned."""
+    x = torch.full((V,), -math.inf)
+    x[fill.rng.integers(V)] = -7.0
+    return x
+
+
+def _nan(fill: Fill, V: int) -> Tensor:
+    """Invalid: a NaN."""
+    x = 3 * fill.normal(V)
+    x[fill.rng.integers(V)] = math.nan
+    return x
+
+
+def _inf(fill: Fill, V: int) -> Tensor:
+    """Invalid: a +inf."""
+    x = 3 * fill.normal(V)
+    x[fill.rng.integers(V)] = math.inf
+    return x
+
+
+def _banned(fill: Fill, V: int) -> Tensor:
+    """Invalid: all tokens are banned."""
+    return torch.full((V,), -math.inf)
+
+
+LOGITS: dict[str, Family] = {
+    f.__name__.removeprefix("_"): f
+    for f in (
+        *(
+            _normal,
+            _flat,
+            _ties,
+            _signed_zeros,
+            _bf16,
+            _geometric,
+            _onehot,
+            _spiky,
+            _big,
+            _huge,
+            _tail,
+        ),
+        *(_neighbours, _subnormal, _masked, _single, _nan, _inf, _banned),
+    )
+}
+"""Families of a row of logits, by name."""
+INVALID = ("nan", "inf", "banned")
+"""Those that make a row invalid."""
+
+# Probabilities ----------------------------------------------------------------------------------
+
+
+def _softmax(fill: Fill, V: int, at: int) -> Tensor:
+    """Probabilities as models have them."""
+    return torch.softmax(3 * fill.normal(V), 0)
+
+
+def _uniform(fill: Fill, V: int, at: int) -> Tensor:
+    """All alike."""
+    return torch.full((V,), 1 / V)
+
+
+def _sparse(fill: Fill, V: int, at: int) -> Tensor:
+    """A few candidates."""
+    x = torch.zeros(V)
+    x[fill.permutation(V)[: 1 + V // 8]] = 1.0 + fill.normal(1 + V // 8).abs()
+    return x / x.sum()
+
+
+def _one(fill: Fill, V: int, at: int) -> Tensor:
+    """One candidate."""
+    x = torch.zeros(V)
+    x[at % V] = 1.0
+    return x
+
+
+def _zeros(fill: Fill, V: int, at: int) -> Tensor:
+    """No candidate."""
+    return torch.zeros(V)
+
+
+def _rare(fill: Fill, V: int, at: int) -> Tensor:
+    """One token, and others at 1e-12: they may win only if their noise is wrong."""
+    x = torch.full((V,), 1e-12)
+    x[at % V] = 1.0
+    return x
+
+
+def _tails(fill: Fill, V: int, at: int) -> Tensor:
+    """One token, and others at 1e-8."""
+    x = torch.full((V,), 1e-8)
+    x[at % V] = 1 - 1e-8 * (V - 1)
+    return x
+
+
+def _steep(fill: Fill, V: int, at: int) -> Tensor:
+    """Halved from token to token, in random order, down to subnormal numbers."""
+    return 0.5 * 2.0 ** (-5.0 * torch.from_numpy(fill.permutation(V)).float()).clamp_min(-140)
+
+
+def _unscaled(fill: Fill, V: int, at: int) -> Tensor:
+    """Weights that sum to about 1000."""
+    return 1000 * torch.softmax(3 * fill.normal(V), 0)
+
+
+def _faint(fill: Fill, V: int, at: int) -> Tensor:
+    """Weights that sum to about 1e-9, half of them 0."""
+    return 1e-9 * torch.softmax(3 * fill.normal(V), 0) * (fill.normal(V) > 0)
+
+
+WEIGHTS: dict[str, Callable[[Fill, int, int], Tensor]] = {
+    f.__name__.removeprefix("_"): f
+    for f in (_softmax, _uniform, _sparse, _one, _zeros, _rare, _tails, _steep, _unscaled, _faint)
+}
+"""Families of a row of weights, by name; ``at`` is the token that some of them favour."""
+
+
+def favouring(at: int) -> dict[str, Family]:
+    """The families of weights, with ``at`` given."""
+
+    def bound(f: Callable[[Fill, int, int], Tensor]) -> Family:
+        return lambda fill, V: f(fill, V, at)
+
+    return {name: bound(f) for name, f in WEIGHTS.items()}
+
+
+LEAST_BITS = {(2, 310058): 57, (4, 763459): 32, (7, 529787): 8}
+"""(seed, position) of draws that have bits below 17, and the token that has them: E is some 1e-9,
+which float32 arithmetic on 1 - u takes for 0."""
+MOST_BITS = {(3, 994113): 37, (4, 865160): 28, (5, 763520): 12, (7, 987588): 60}
+"""Likewise with bits above 2^32 - 61: E is about 19, which a uniform number rounded to 1 makes
+infinite."""
+TAIL_WINS = {
+    (7, 4301): 8605,
+    (7, 11579): 624,
+    (7, 19052): 1225,
+    (7, 31326): 1845,
+    (7, 37365): 9445,
+    (7, 41052): 3796,
+    (7, 42521): 3046,
+    (7, 50091): 2777,
+    (7, 54272): 6355,
+    (7, 70344): 5551,
+    (7, 94858): 3784,
+    (7, 115858): 9820,
+    (7, 117878): 5248,
+    (7, 134390): 5349,
+    (7, 143380): 9579,
+    (7, 149785): 9661,
+    (7, 168042): 9279,
+    (7, 192312): 9035,
+}
+"""Of 200,000 draws with seed 7 from a row "tails" of 10,001 tokens at token 0, those that some
+other token wins, and which: 18, where 20 are expected."""
+
+# A batch ----------------------------------------------------------------------------------------
+
+POOLS: dict[str, tuple[float, ...]] = {
+    "temperature": (1.0, 1.0, 1.0, 0.7, 2.5, 1e-6, 0.0, 1e-7, 1e6, 1e-40),
+    "top_k": (2**31 - 1, 2**31 - 1, 1, 2, 3, 5, 40),
+    "top_p": (1.0, 1.0, 0.9, 0.5, 0.1, 0.99, 1e-6, 1 - 2.0**-24),
+    "min_p": (0.0, 0.0, 0.05, 0.3, 1.0, 1e-6),
+    "repetition": (1.0, 1.2, 0.5, 3.0),
+    "frequency": (0.0, 0.3, 2.0, -0.7),
+    "presence": (0.0, 1.5, -2.0, 0.1),
+}
+"""Values that the rows of a mixed batch draw theirs from, by parameter."""
+
+
+def drawn(
+    fill: Fill, families: Mapping[str, Family], family: str, shape: tuple[int, int], mates: str
+) -> Tensor:
+    """[B,V] before it is laid out: row 0 of the family, and so are the others unless ``mates`` is
+    "mixed", when each is of a family drawn for it."""
+    B, V = shape
+    names = [family] * B
+    if mates == "mixed":
+        names[1:] = fill.rng.choice(list(families), B)[1:].tolist()
+    return torch.stack([families[name](fill, V) for name in names]) if B else torch.empty(0, V)
+
+
+def laid_out(fill: Fill, values: Tensor, gap: int, shift: int) -> Tensor:
+    """[B,V] with ``gap`` elements of poison between rows, ``shift`` elements off alignment."""
+    B, V = values.shape
+    slab = fill.slab((B, V + gap), torch.float32, shift)
+    return slab.write(values, (slice(None), slice(V)))[:, :V]
+
+
+def parameters(fill: Fill, case: Any, *names: str) -> dict[str, Tensor]:
+    """The parameters of each row: those of the Case, and in a mixed batch those of other rows from
+    their pools."""
+    made = {}
+    for name in names:
+        values = [getattr(case, name)] * case.B
+        if case.mates == "mixed":
+            pool = POOLS[name]
+            values[1:] = [pool[i] for i in fill.rng.integers(len(pool), size=case.B)][1:]
+        dtype = torch.int32 if name == "top_k" else torch.float32
+        made[name] = fill.tensor(torch.tensor(values, dtype=dtype), dtype)
+    return made
+
+
+def noise_keys(fill: Fill, key: int, position: int, B: int, mates: str) -> dict[str, Tensor]:
+    """seed and position of each row: one request's next positions, or one of many requests'."""
+    keys, at = [key] * B, [(position + b + 2**31) % 2**32 - 2**31 for b in range(B)]
+    if mates == "mixed":
+        keys[1:] = fill.rng.integers(-(2**63), 2**63, size=B)[1:].tolist()
+        at[1:] = fill.rng.integers(0, 2**31, size=B)[1:].tolist()
+    return {
+        "seed": fill.tensor(torch.tensor(keys, dtype=torch.int64), torch.int64),
+        "position": fill.ints(at),
+    }
+
+
+# Edges ------------------------------------------------------------------------------------------
+
+LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
+    "no rows": lambda c: c.B == 0,
+    "V = 1": lambda c: c.B > 0 and c.V == 1,
+    "V no multiple of 4": lambda c: c.B > 0 and c.V % 4 != 0,
+    "rows with gaps": lambda c: c.gap > 0 and c.B > 1,
+    "rows off alignment": lambda c: c.B > 0 and c.shift % 4 != 0,
+    "rows unlike each other": lambda c: c.B > 1 and c.mates == "mixed",
+    "more than 16 rows": lambda c: c.B > 16,
+    "V above 1024": lambda c: c.B > 0 and c.V > 1024,
+    "V above 32768": lambda c: c.B > 0 and c.V > 32768,
+}
+ROW_EDGES: dict[str, Callable[[Any], bool]] = {
+    **LAYOUT_EDGES,
+    "invalid row": lambda c: c.B > 0 and c.family in INVALID,
+    "all logits equal": lambda c: c.B > 0 and c.V > 1 and c.family == "flat",
+    "one-hot": lambda c: c.B > 0 and c.V > 1 and c.family == "onehot",
+    "-inf but one": lambda c: c.B > 0 and c.V > 1 and c.family == "single",
+    "banned tokens": lambda c: c.B > 0 and c.V > 3 and c.family == "masked",
+    "differences overflow": lambda c: c.B > 0 and c.V > 1 and c.family == "huge",
+}
+KEY_EDGES: dict[str, Callable[[Any], bool]] = {
+    "seed 0": lambda c: c.B > 0 and c.key == 0,
+    "largest seed": lambda c: c.B > 0 and c.key == 2**63 - 1,
+    "seed -1": lambda c: c.B > 0 and c.key == -1,
+    "seed beyond 32 bits": lambda c: c.B > 0 and 2**32 <= c.key < 2**63 - 1,
+    "position wraps": lambda c: c.B > 1 and c.position == 2**31 - 1 and c.mates == "same",
+}
