@@ -89,7 +89,7 @@ def html(report: Report) -> str:
         (TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")
     )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = _environment(autoescape=True).get_template("report.html.j2")
+    page = templates(autoescape=True).get_template("report.html.j2")
     # Our own style and script are the only text that is not escaped.
     return page.render(
         **_context(report), style=Markup(style), script=Markup(script), script_hash=digest
@@ -98,7 +98,7 @@ def html(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     """A summary for a CI job: bounded whatever the records hold."""
-    page = _environment(autoescape=False).get_template("summary.md.j2")
+    page = templates(autoescape=False).get_template("summary.md.j2")
     return page.render(**_context(report))
 
 
@@ -188,6 +188,11 @@ def used(value: float) -> str:
     return "—" if math.isnan(value) else number(value, 3)
 
 
+def percent(value: float) -> str:
+    """A share to three digits; a dash where there is none."""
+    return f"{value:.1%}" if math.isfinite(value) else "—"
+
+
 def number(value: float, digits: int = 9) -> str:
     """Nine digits tell any two float32 values apart."""
     return "NaN" if math.isnan(value) else f"{value:.{digits}g}"
@@ -229,7 +234,7 @@ def fence(text: str) -> str:
     return f"{ticks}sh\n{text}\n{ticks}"
 
 
-def _environment(*, autoescape: bool) -> jinja2.Environment:
+def templates(*, autoescape: bool) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=autoescape,
@@ -240,6 +245,7 @@ def _environment(*, autoescape: bool) -> jinja2.Environment:
     )
     filters: dict[str, Callable[..., Any]] = {
         "count": count,
+        "percent": percent,
         "used": used,
         "number": number,
         "seconds": seconds,

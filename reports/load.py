@@ -34,6 +34,21 @@ MUTANT_COLUMNS = (
     *("case", "reason"),
 )
 
+TIMING_STATUSES = (
+    *("timed", "wrong", "invalid", "error", "crash"),
+    *("declined", "executor", "slow", "skipped"),
+)
+TIMING_TEXT = (
+    *("run", "op", "kernel", "workload", "role", "device", "case", "dtype", "source", "status"),
+    *("reason", "judged", "judged_case", "audit", "bound", "method", "command"),
+)
+TIMING_NUMBERS = (
+    *("bytes", "flops", "used", "limit", "seconds", "best", "mean", "p10", "p90", "spread"),
+    *("copies", "fresh"),
+)
+TIMING_FLAGS = ("cold", "unsteady")
+TIMING_OTHER = ("weights", "conditions", "notes", "samples")
+
 ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Control characters, bidirectional overrides and lone surrogates: they hide or reorder text.
 UNSHOWABLE = re.compile(
@@ -52,6 +67,10 @@ class Records:
     runs: pd.DataFrame
     verdicts: pd.DataFrame
     mutants: pd.DataFrame
+    timings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row a kernel and workload that a benchmark run came to."""
+    peaks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """What the machines reached."""
     torn: int = 0
     """Lines lost to an interruption."""
     notes: tuple[str, ...] = ()
@@ -76,6 +95,8 @@ class _Rows:
     runs: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     mutants: list[dict[str, Any]] = field(default_factory=list)
+    timings: list[dict[str, Any]] = field(default_factory=list)
+    peaks: list[dict[str, Any]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     torn: int = 0
     empty: int = 0
@@ -93,6 +114,8 @@ class _Rows:
             runs=pd.DataFrame(self.runs),
             verdicts=_verdict_frame(self.verdicts),
             mutants=_mutant_frame(self.mutants),
+            timings=_timing_frame(self.timings),
+            peaks=pd.DataFrame(self.peaks),
             torn=self.torn,
             notes=(*notes, *self._notes()),
         )
@@ -224,7 +247,11 @@ def _add(record: object, *, first: bool, where: str, rows: _Rows) -> None:
         rows.verdicts.append(_verdict_row(record, where))
     elif kind == "mutant":
         rows.mutants.append(_mutant_row(record, where))
-    else:
+    elif kind == "timing":
+        rows.timings.append(_timing_row(record, where))
+    elif kind == "peaks":
+        rows.peaks.append(_peaks_row(record, where))
+    elif kind != "attempt":  # an attempt only matters to the run that is resumed
         rows.unknown[_text(kind)] += 1
 
 
@@ -268,6 +295,44 @@ def _mutant_row(record: dict[str, Any], where: str) -> dict[str, Any]:
     row.update({name: _number(record.get(name)) for name in ("cases", "seconds")})
     row["killed"] = record["killed"]
     return row
+
+
+def _timing_row(record: dict[str, Any], where: str) -> dict[str, Any]:
+    _require(record, ("run", "op", "kernel", "workload", "role", "status"), where)
+    status = record["status"]
+    if status not in TIMING_STATUSES:
+        raise RecordError(f"{where}: status {status!r} is none of {', '.join(TIMING_STATUSES)}")
+    row: dict[str, Any] = {name: _text(record.get(name)) for name in TIMING_TEXT}
+    row.update({name: _number(record.get(name)) for name in TIMING_NUMBERS})
+    row.update({name: bool(record.get(name)) for name in TIMING_FLAGS})
+    row["weights"] = {_text(k): _number(v) for k, v in _dict(record.get("weights")).items()}
+    row["conditions"] = _dict(record.get("conditions"))
+    row["notes"] = _dict(record.get("notes"))
+    row["samples"] = [_number(s) for s in record.get("samples") or ()]
+    if status == "timed" and not row["seconds"] > 0:
+        raise RecordError(f"{where}: a timed row without a time")
+    return row
+
+
+def _peaks_row(record: dict[str, Any], where: str) -> dict[str, Any]:
+    _require(record, ("run", "device", "memory", "matmul"), where)
+    rates = {
+        name: {_text(k): _number(v) for k, v in _dict(record.get(name)).items()}
+        for name in ("memory", "matmul", "floor")
+    }
+    return {"run": _text(record["run"]), "device": _text(record["device"]), **rates}
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _timing_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    columns = (*TIMING_TEXT, *TIMING_NUMBERS, *TIMING_FLAGS, *TIMING_OTHER)
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype(
+        {**dict.fromkeys(TIMING_NUMBERS, "float64"), **dict.fromkeys(TIMING_FLAGS, "bool")}
+    )
 
 
 def _require(record: dict[str, Any], names: Iterable[str], where: str) -> None:

@@ -331,8 +331,8 @@ def test_a_broken_line_in_the_middle_is_an_error_with_its_place(tmp_path, capsys
 
 
 def test_records_of_a_kind_unknown_here_are_named_not_dropped_silently(tmp_path):
-    records = read(tmp_path, verdict(), {"kind": "timing", "run": "r1"})
-    assert any("unknown kind 'timing'" in note for note in records.notes)
+    records = read(tmp_path, verdict(), {"kind": "foreign", "run": "r1"})
+    assert any("unknown kind 'foreign'" in note for note in records.notes)
 
 
 def test_latest_is_the_newest_run_and_a_run_can_be_named(tmp_path, capsys):

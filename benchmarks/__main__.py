@@ -1,0 +1,97 @@
+"""`python -m benchmarks`: judge, time, report.
+
+    python -m benchmarks --op paged_attention --kernel 'cuda.*' --budget 300
+
+Rows are timed in a process of their own. One that dies under a kernel is started again and goes on
+behind that row. What is measured goes to reports/timings, the page to reports/out/bench.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from yaie.record import new_run_id
+
+HERE = Path(__file__).resolve().parent
+RESTARTS = 50
+PEERS = "benchmarks.peers"
+REPORTED = {0: 0, 1: 1, 5: 3}
+"""pytest's exit status, and ours: 0 all well, 1 a kernel failed, 3 nothing was timed."""
+
+
+def parser() -> argparse.ArgumentParser:
+    cli = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Judge and time the kernels, and write the report. "
+        "More options: those of benchmarks/conftest.py and of pytest.",
+    )
+    cli.add_argument("--records", type=Path, default=Path("reports/timings"), metavar="DIR")
+    cli.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR")
+    cli.add_argument("--run", metavar="ID", help="resume this run")
+    cli.add_argument("--budget", type=float, metavar="S", help="seconds that the timing may take")
+    cli.add_argument("--no-report", action="store_true", help="time only")
+    return cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, rest = parser().parse_known_args(argv)
+    if args.run and not (args.records / args.run).is_dir():
+        print(f"benchmarks: there is no run {args.run} in {args.records}", file=sys.stderr)
+        return 2
+    run = args.run or new_run_id()
+    status = time_rows(args, rest, run)
+    if status not in REPORTED or not (args.records / run).is_dir():
+        return status
+    if not args.no_report:
+        command = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
+        status = max(status, subprocess.run([sys.executable, *command, "--run", run]).returncode)
+    return REPORTED.get(status, status)
+
+
+def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:
+    """Run the rows, again and again while processes die; pytest's exit status."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    plugins = filter(None, [os.environ.get("YAIE_PLUGINS"), PEERS])
+    environment = {**os.environ, "YAIE_PLUGINS": ",".join(plugins)}
+    started, status = time.monotonic(), 0
+    for _ in range(RESTARTS):
+        command = [
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                str(HERE / "bench_ops.py"),
+                "-q",
+                "-rN",
+                "--no-header",
+            ),
+            *(
+                "-p",
+                "no:cacheprovider",
+                "-p",
+                "no:xdist",
+                "--tb=line",
+                "--benchmark-quiet",
+                "--capture=no",
+            ),
+            f"--benchmark-json={args.out / 'benchmark.json'}",
+            *(f"--records={args.records}", f"--run={run}"),
+        ]
+        if args.budget is not None:
+            left = args.budget - (time.monotonic() - started)
+            command.append(f"--budget={max(left, 1.0)}")
+        status = subprocess.run([*command, *rest], env=environment, cwd=HERE.parent).returncode
+        if status >= 0:
+            return status
+        print(f"benchmarks: the process was killed by signal {-status}; going on", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

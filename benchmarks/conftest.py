@@ -1,0 +1,265 @@
+"""Options, rows and records of `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import roofline
+from benchmarks.clock import Allowance, Cpu, Machine
+from benchmarks.timing import serving
+from benchmarks.timing.progress import Progress
+from benchmarks.timing.rows import Outcome, Row, Session, record
+from yaie import kernels, ops
+from yaie.check import Judge
+from yaie.dispatch import nearest
+from yaie.record import Recorder, new_run_id, provenance
+
+RECORDS = Path("reports/timings")
+BUDGETS = {"cpu": 150.0, "cuda": 420.0}
+"""Seconds of a whole run, where --budget does not say."""
+TIMING_SHARE = 0.4
+"""Of the budget; the rest goes into inputs, judging and answers."""
+DONE = ("timed", "wrong", "invalid", "declined", "executor", "slow", "error", "crash")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("yaie benchmarks")
+    for what in ("op", "kernel", "workload"):
+        group.addoption(f"--{what}", default="*", metavar="GLOB", help=f"{what}s (default: all)")
+    group.addoption(
+        "--profile",
+        choices=("quick", "full"),
+        help="quick: workloads that a laptop times in seconds. Default: quick without a GPU",
+    )
+    group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    group.addoption("--budget", type=float, metavar="S", help="seconds that the run may take")
+    group.addoption("--records", type=Path, default=RECORDS, metavar="DIR", help="their folder")
+    group.addoption(
+        "--run", metavar="ID", help="go on with this run: what it has is not timed again"
+    )
+    group.addoption(
+        "--flashinfer", type=Path, metavar="FILE", help="also the workloads of these traces"
+    )
+
+
+@dataclass
+class Setup:
+    """What a session of pytest works on."""
+
+    device: str
+    rows: list[Row]
+    run: str
+    budget: float
+    builds: Mapping[str, Any]
+    done: dict[tuple[str, str, str], dict[str, Any]]
+    peaks: roofline.Peaks | None
+
+
+SETUP = pytest.StashKey[Setup]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    kernels.load()
+    device = config.getoption("--device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        rows = chosen_rows(config, device)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+    run = config.getoption("--run") or new_run_id()
+    history = read_run(config.getoption("--records") / run)
+    here = provenance()
+    if history and any(history[0].get(k) != here[k] for k in ("git", "builds", "torch")):
+        raise pytest.UsageError(f"run {run} timed other code: it cannot be resumed")
+    budget = float(config.getoption("--budget") or BUDGETS[device])
+    config.stash[SETUP] = Setup(
+        device, rows, run, budget, here["builds"], done_before(history), peaks_before(history)
+    )
+    config.pluginmanager.register(Progress(len(rows), budget), "yaie-progress")
+
+
+# Rows ----------------------------------------------------------------------------------------
+
+
+def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
+    """The rows that the options ask for; ValueError with the nearest names when there are none."""
+    workloads = serving.load()
+    if config.getoption("--flashinfer"):
+        foreign, left = serving.flashinfer_bench(config.getoption("--flashinfer"))
+        workloads += foreign
+        for line in left:
+            print(line)
+    globs = {what: config.getoption(f"--{what}") for what in ("op", "kernel", "workload")}
+    fitting = _fitting("--op", globs["op"], sorted({w.op for w in workloads}))
+    workloads = [w for w in workloads if w.op in fitting]
+    names = _fitting("--workload", globs["workload"], sorted({w.name for w in workloads}))
+    workloads = [w for w in workloads if w.name in names]
+    of_ops = [k for name in fitting for k in ops.OPS[name].kernels.values()]
+    known = sorted({k.name for k in of_ops} - {"reference"})
+    allowed = set(_fitting("--kernel", globs["kernel"], known))
+    profile = config.getoption("--profile") or ("quick" if device == "cpu" else "full")
+    if profile == "quick" and globs["workload"] == "*":
+        workloads = [w for w in workloads if serving.is_quick(w)]
+    rows = [
+        Row(ops.OPS[w.op], kernel, w)
+        for w in in_turn(workloads)
+        for kernel in ops.OPS[w.op].kernels.values()
+        if kernel.name in allowed and kernel.device in ("any", device)
+    ]
+    if not rows:
+        raise ValueError(f"--kernel {globs['kernel']}: none of them runs on {device} tensors")
+    return rows
+
+
+def _fitting(option: str, glob: str, names: list[str]) -> list[str]:
+    fitting = fnmatch.filter(names, glob)
+    if not fitting:
+        raise ValueError(f"nothing fits {option} {glob}{nearest(glob, names)}")
+    return fitting
+
+
+def in_turn(workloads: list[serving.Workload]) -> list[serving.Workload]:
+    """The first workload of every op, then the second: a short budget leaves no op out."""
+    seen: dict[str, int] = {}
+    ranked = []
+    for w in workloads:
+        seen[w.op] = seen.get(w.op, 0) + 1
+        ranked.append((seen[w.op], w))
+    return [w for _, w in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "row" in metafunc.fixturenames:
+        rows = metafunc.config.stash[SETUP].rows
+        metafunc.parametrize("row", rows, ids=[row.id for row in rows])
+
+
+# What was measured before --------------------------------------------------------------------
+
+
+def read_run(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run, if it was begun; a line that was torn off is left out."""
+    records = []
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+    return records
+
+
+def done_before(history: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The rows that need not be timed again. One that was begun and has no outcome took its
+    process down: that is its outcome."""
+    done = {}
+    for data in history:
+        key = (data.get("op"), data.get("kernel"), data.get("workload"))
+        if data.get("kind") == "attempt":
+            done[key] = {**data, "status": "crash", "reason": "the process died while it was timed"}
+        elif data.get("kind") == "timing":
+            if data["status"] in DONE:
+                done[key] = data
+            else:
+                done.pop(key, None)
+    return done
+
+
+def peaks_before(history: list[dict[str, Any]]) -> roofline.Peaks | None:
+    """The limits that the run has measured already."""
+    for data in reversed(history):
+        if data.get("kind") == "peaks":
+            return roofline.Peaks(*(data[k] for k in ("device", "memory", "matmul", "floor")))
+    return None
+
+
+# Fixtures ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def recorder(pytestconfig: pytest.Config) -> Iterator[Recorder]:
+    folder, run = pytestconfig.getoption("--records"), pytestconfig.stash[SETUP].run
+    recorder = Recorder(folder, run, "benchmarks")
+    yield recorder
+    recorder.close()
+
+
+@pytest.fixture(scope="session")
+def session(pytestconfig: pytest.Config, recorder: Recorder) -> Iterator[Session]:
+    setup, started = pytestconfig.stash[SETUP], time.monotonic()
+    machine, floor, memory = _machine(setup.device)
+    if setup.peaks is None:
+        setup.peaks = roofline.measure(machine, floor)
+        found = {**asdict(setup.peaks), "cache_bytes": machine.cache_bytes}
+        recorder.measured("peaks", found)
+    wanted = min(1.0, max(0.05, TIMING_SHARE * setup.budget / len(setup.rows)))
+    allowance = Allowance(wanted, max(5.0, setup.budget / 10))
+    with Judge() as judge:
+        deadline = started + setup.budget
+        yield Session(machine, judge, setup.peaks, memory, allowance, deadline)
+
+
+def _machine(device: str) -> tuple[Machine, dict[str, float], int]:
+    """What times the calls, its launch floor, and the bytes that arguments may take."""
+    if device == "cpu":
+        return Cpu(), {}, _host_memory()
+    from benchmarks.timing.gpu import Gpu, launch_floor
+
+    return Gpu(), launch_floor(), int(0.6 * torch.cuda.mem_get_info()[0])
+
+
+def _host_memory() -> int:
+    """Bytes that copies of the arguments may take."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(free // 3, 8 << 30)
+
+
+@pytest.fixture
+def measured(
+    row: Row, session: Session, recorder: Recorder, pytestconfig: pytest.Config
+) -> Mapping[str, Any]:
+    """What is known of a row: measured now, or read from the run that is resumed."""
+    progress: Progress = pytestconfig.pluginmanager.get_plugin("yaie-progress")
+    done = pytestconfig.stash[SETUP].done
+    if row.key in done:
+        data = done[row.key]
+        if data["kind"] == "attempt":
+            data = record(row, Outcome("crash", data["reason"]), session.machine.name)
+            recorder.measured("timing", data)
+        progress.row(row, data)
+        return data
+
+    def announce() -> None:
+        op, kernel, workload = row.key
+        recorder.measured("attempt", {"op": op, "kernel": kernel, "workload": workload})
+
+    progress.begin(row)
+    data = record(row, session.run(row, announce), session.machine.name)
+    recorder.measured("timing", data)
+    progress.row(row, data)
+    return data
+
+
+@pytest.fixture(scope="session")
+def builds(pytestconfig: pytest.Config) -> Mapping[str, Any]:
+    """The build ids of our extensions."""
+    return pytestconfig.stash[SETUP].builds
+
+
+# pytest-benchmark ----------------------------------------------------------------------------
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """What a comparison must agree on, without the figures that change from second to second."""
+    here = provenance()
+    machine_info.pop("cpu", None)
+    machine_info.update({k: here[k] for k in ("cpu", "gpu", "driver", "torch", "builds")})

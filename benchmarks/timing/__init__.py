@@ -1,0 +1,1 @@
+"""What the benchmarks of the ops are made of: workloads, inputs, the GPU, and the rows of a run."""

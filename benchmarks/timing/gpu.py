@@ -1,0 +1,289 @@
+"""Timing on a GPU: the few things that need one. The rules are in benchmarks/clock.py.
+
+Two ways to time, both by CUDA events:
+
+- *graph*: the calls of the whole rotation are captured once and replayed, so neither Python nor
+  launch latency is in the figure; for kernels below a millisecond.
+- *stream*: the stream is held by a spinning kernel until the host has enqueued everything, each
+  call between two events of its own; for long kernels, and for those that cannot be captured.
+  Whether the stream was really still held is checked, and recorded when it was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from benchmarks.clock import STEPS_A_SAMPLE, Call, Method, Pace, copied
+
+EVENT_STEP = 0.5e-6
+"""What CUDA events resolve, in seconds."""
+GRAPH_BELOW = 1e-3
+"""Kernels shorter than this are timed inside a graph."""
+SPIN_CYCLES = 2_000_000  # about a millisecond
+SPIN_CYCLES_MOST = 200_000_000
+FLOOR_NODES = 1000
+
+
+class Gpu:
+    """The current CUDA device."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        self.cache_bytes = int(properties.L2_cache_size)
+        self.pace = Pace(step=EVENT_STEP, burst=5e-3, gap=5e-3, warm_up=20e-3)
+        self._sensors = sensors()
+
+    def estimate(self, calls: Sequence[Call]) -> float:
+        """The mean of a burst on a held stream, after one call that may load and compile."""
+        calls[0]()
+        torch.cuda.synchronize()
+        few = [calls[i % len(calls)] for i in range(5)]
+        return Stream(few).sample(len(few))
+
+    def method(self, calls: Sequence[Call], estimate: float) -> Method:
+        """A graph where the kernel is short and can be captured, else the stream."""
+        if estimate < GRAPH_BELOW:
+            try:
+                return Graph(calls, estimate)
+            except RuntimeError:  # it synchronises, or allocates what a capture may not
+                torch.cuda.synchronize()
+        return Stream(calls)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+    def conditions(self) -> dict[str, float]:
+        """Clocks in MHz, temperature, power, and the reasons for low clocks as bits."""
+        return self._sensors()
+
+
+class Stream:
+    """Each call between two events, on a stream that waits for the host."""
+
+    name = "events, stream held"
+    can_remember = True
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._next = 0
+        self._cycles = SPIN_CYCLES
+        self._ran_dry = 0
+        self._bursts = 0
+
+    def whole(self, calls: int) -> int:
+        """At most one call on each copy, as on the CPU."""
+        return min(calls, len(self._calls))
+
+    def sample(self, calls: int) -> float:
+        """The mean of calls between events of their own."""
+        turn = [self._calls[(self._next + i) % len(self._calls)] for i in range(calls)]
+        self._next += calls
+        return statistics.fmean(self._run(turn, keep=False)[0])
+
+    def once(self) -> tuple[float, list[Any]]:
+        """Each call once, its results copied on the same stream before anything is waited for."""
+        seconds, results = self._run(self._calls, keep=True)
+        return statistics.fmean(seconds), results
+
+    def _run(self, turn: Sequence[Call], keep: bool) -> tuple[list[float], list[Any]]:
+        self._bursts += 1
+        events = [(_event(), _event()) for _ in turn]
+        results = []
+        torch.cuda._sleep(self._cycles)
+        for (start, end), call in zip(events, turn, strict=True):
+            start.record()
+            returned = call()
+            end.record()
+            results.append(copied(returned) if keep else None)
+        if events[0][0].query():  # the device did not wait for us: host time is in the figures
+            self._ran_dry += 1
+            self._cycles = min(2 * self._cycles, SPIN_CYCLES_MOST)
+        torch.cuda.synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in events], results
+
+    def notes(self) -> dict[str, Any]:
+        """How many bursts may hold host time."""
+        return {"bursts_not_held": self._ran_dry, "bursts_run": self._bursts}
+
+
+class Graph:
+    """Replays of a CUDA graph that goes round the rotation."""
+
+    name = "events, CUDA graph"
+    can_remember = False  # a replay runs no host code
+
+    def __init__(self, calls: Sequence[Call], estimate: float) -> None:
+        self._calls = calls
+        rounds = math.ceil(STEPS_A_SAMPLE * EVENT_STEP / (estimate * len(calls)))
+        self._timed, self._kept = self._captured(rounds)
+        self._single, self._results = (
+            (self._timed, self._kept) if rounds == 1 else self._captured(1)
+        )
+        self._in_graph = rounds * len(calls)
+
+    def _captured(self, rounds: int) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
+        """A graph that goes round the rotation so often; its last results live in its memory."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._calls[0]()  # loads the kernel, sets its attributes
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        results: list[Any] = []
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(rounds):
+                results = [call() for call in self._calls]
+        return graph, results
+
+    def whole(self, calls: int) -> int:
+        return self._in_graph
+
+    def sample(self, calls: int) -> float:
+        """The mean of a replay."""
+        return _replay(self._timed) / self._in_graph
+
+    def once(self) -> tuple[float, list[Any]]:
+        """One round; the results are copied on the stream of the replay."""
+        start, end = _event(), _event()
+        start.record()
+        self._single.replay()
+        end.record()
+        results = [copied(r) for r in self._results]
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3 / len(self._calls), results
+
+    def notes(self) -> dict[str, Any]:
+        return {"calls_in_graph": self._in_graph}
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)
+
+
+def _replay(graph: torch.cuda.CUDAGraph) -> float:
+    start, end = _event(), _event()
+    start.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def launch_floor() -> dict[str, float]:
+    """Seconds that the smallest kernel takes by each method: no figure can be below."""
+    tiny = torch.ones(32, device="cuda")
+
+    def call() -> None:
+        torch.neg(tiny, out=tiny)
+
+    graph, stream = Graph([call] * FLOOR_NODES, 1e-6), Stream([call] * 20)
+    return {
+        "graph": statistics.median(graph.sample(1) for _ in range(20)),
+        "stream": statistics.median(stream.sample(20) for _ in range(5)),
+    }
+
+
+# Sensors -------------------------------------------------------------------------------------
+
+FIELDS = {
+    "sm_mhz": "clocks.sm",
+    "memory_mhz": "clocks.mem",
+    "watts": "power.draw",
+    "celsius": "temperature.gpu",
+}
+THROTTLES = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "software thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
+"""Reasons for low clocks, by NVML's bit; idleness and application clocks are none."""
+
+
+def throttles(bits: int) -> list[str]:
+    """The reasons in words."""
+    return [name for bit, name in THROTTLES.items() if bits & bit]
+
+
+def sensors() -> Any:
+    """A function that reads the device's state: through NVML where its Python package is there,
+    else through nvidia-smi, which takes longer."""
+    with contextlib.suppress(Exception):
+        return _nvml()
+    return Rarely(_smi)
+
+
+class Rarely:
+    """Calls a slow function at most once in a while, and says nothing in between."""
+
+    def __init__(self, read: Callable[[], Mapping[str, float]], every: float = 2.0) -> None:
+        self._read, self._every, self._last = read, every, -math.inf
+
+    def __call__(self) -> Mapping[str, float]:
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return {}
+        self._last = now
+        return self._read()
+
+
+def _nvml() -> Any:
+    import pynvml as nvml
+
+    nvml.nvmlInit()
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    reasons = getattr(
+        nvml,
+        "nvmlDeviceGetCurrentClocksEventReasons",
+        nvml.nvmlDeviceGetCurrentClocksThrottleReasons,
+    )
+
+    def read() -> dict[str, float]:
+        return {
+            "sm_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM),
+            "memory_mhz": nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_MEM),
+            "watts": nvml.nvmlDeviceGetPowerUsage(handle) / 1e3,
+            "celsius": nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
+            "throttle_bits": reasons(handle),
+        }
+
+    read()
+    return read
+
+
+def _smi() -> Mapping[str, float]:
+    query = ",".join([*FIELDS.values(), "clocks_throttle_reasons.active"])
+    uuid = f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+    command = [
+        "nvidia-smi",
+        f"--id={uuid}",
+        f"--query-gpu={query}",
+        "--format=csv,noheader,nounits",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return parse_smi(done.stdout)
+
+
+def parse_smi(text: str) -> dict[str, float]:
+    """The fields of one line of nvidia-smi; those that it does not know are left out."""
+    parts = [part.strip() for part in text.strip().split(",")]
+    state: dict[str, float] = {}
+    for name, part in zip([*FIELDS, "throttle_bits"], parts, strict=False):
+        with contextlib.suppress(ValueError):
+            state[name] = int(part, 16) if part.startswith("0x") else float(part)
+    return state

@@ -1,0 +1,237 @@
+"""The workloads: those of the op pages, those of workloads/*.toml, and foreign ones.
+
+A TOML workload names an op, models and the lengths of a batch; fields of the op's Case that it does
+not give come from the model. Lengths are written ``"1024x32 512"`` (32 of 1024, then one of 512) or
+drawn once from a stated distribution. A *mix* says how often each batch occurs among 1000 steps of
+a serving engine, so that the figures of a run add up to one served time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import random
+import re
+import struct
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from yaie import ops
+from yaie.dispatch import nearest
+from yaie.op import Op
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there, so it is installed
+
+FOLDER = Path(__file__).resolve().parents[1] / "workloads"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named Case of an op. ``weights`` holds, by mix, how often it runs in 1000 engine steps;
+    ``large``: it holds much more memory than it touches."""
+
+    op: str
+    name: str
+    case: Any
+    source: str = "the op's page"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    large: bool = False
+
+
+QUICK_BYTES, QUICK_FLOPS = 40 << 20, 10**9
+
+
+def is_quick(workload: Workload) -> bool:
+    """Whether a laptop times it in seconds."""
+    cost = ops.get(workload.op).cost(workload.case)
+    return not workload.large and cost.bytes <= QUICK_BYTES and cost.flops <= QUICK_FLOPS
+
+
+def load(folder: Path = FOLDER) -> list[Workload]:
+    """Every workload, op by op; ValueError in words for data that makes no sense."""
+    found = [Workload(op.name, n, c) for op in ops.OPS.values() for n, c in op.workloads.items()]
+    models = _read(folder / "models.toml")
+    serving = _read(folder / "serving.toml")
+    for number, row in enumerate(serving.get("workload", [])):
+        try:
+            found += _workloads(row, models)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{folder / 'serving.toml'}: workload {number}: {error}") from error
+    names = [(w.op, w.name) for w in found]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise ValueError(f"{folder}: workloads that stand twice: {sorted(twice)}")
+    return _weighted(found, serving.get("mix", {}), models)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _workloads(row: Mapping[str, Any], models: Mapping[str, Any]) -> Iterator[Workload]:
+    """One workload for each model of a row."""
+    op = ops.get(row["op"])
+    for name in row["models"]:
+        if name not in models:
+            raise ValueError(f"no model {name!r}{nearest(name, list(models))}")
+        model = models[name]
+        case = make_case(op, {**model["shape"], **row.get("case", {})}, set(row.get("case", {})))
+        source = f"{model['source']}; {row['source']}" if "source" in row else model["source"]
+        yield Workload(
+            op.name, f"{name} {row['name']}", case, source, large=row.get("large", False)
+        )
+
+
+def make_case(op: Op, values: Mapping[str, Any], wanted: set[str]) -> Any:
+    """A Case from plain data. A model's shape names more than one op needs; what the workload
+    itself gives (``wanted``) the op must know."""
+    fields = {f.name: f for f in dataclasses.fields(op.Case)}
+    if unknown := wanted - set(fields):
+        raise ValueError(f"{op.name} has no {min(unknown)!r}{nearest(min(unknown), list(fields))}")
+    chosen = {}
+    for name, value in values.items():
+        if name in fields:
+            is_tuple = isinstance(fields[name].default, tuple)
+            chosen[name] = lengths(value, values) if is_tuple else value
+    return op.Case(**chosen)
+
+
+def lengths(value: Any, model: Mapping[str, Any]) -> tuple[int, ...]:
+    """A tuple from a list (whose strings name fields of the model), from "1024x32 512", or from
+    {lognormal = {median, sigma, count, most, seed}}."""
+    if isinstance(value, Mapping):
+        return _lognormal(**value["lognormal"])
+    if isinstance(value, str):
+        parts = (part.partition("x") for part in value.split())
+        return tuple(n for size, _, count in parts for n in [int(size)] * int(count or 1))
+    return tuple(model[v] if isinstance(v, str) else v for v in value)
+
+
+def _lognormal(median: float, sigma: float, count: int, most: int, seed: int) -> tuple[int, ...]:
+    """Lengths of a long-tailed distribution, the same whenever they are drawn."""
+    drawn = random.Random(seed)
+    mu = math.log(median)
+    return tuple(
+        min(most, max(1, round(math.exp(mu + sigma * drawn.gauss(0, 1))))) for _ in range(count)
+    )
+
+
+def _weighted(
+    workloads: list[Workload], mixes: Mapping[str, Any], models: Mapping[str, Any]
+) -> list[Workload]:
+    """The workloads, with how often each runs in 1000 steps of each mix: steps times layers."""
+    for mix, data in mixes.items():
+        layers = models[data["model"]]["layers"]
+        named = dict.fromkeys(data["steps"], 0)
+        for i, w in enumerate(workloads):
+            batch = w.name.removeprefix(f"{data['model']} ")
+            if batch != w.name and batch in named:
+                named[batch] += 1
+                weights = {**w.weights, mix: data["steps"][batch] * layers}
+                workloads[i] = replace(w, weights=weights)
+        if missing := sorted(name for name, count in named.items() if not count):
+            raise ValueError(f"mix {mix}: no workload of {data['model']} is called {missing[0]!r}")
+    return workloads
+
+
+# FlashInfer-Bench ----------------------------------------------------------------------------
+
+DEFINITION = re.compile(
+    r"gqa_paged_(?P<kind>decode|prefill_causal)_h(?P<h>\d+)_kv(?P<kv>\d+)_d(?P<d>\d+)_ps(?P<ps>\d+)"
+)
+
+
+def flashinfer_bench(path: Path) -> tuple[list[Workload], list[str]]:
+    """The workloads of a JSON-lines file of flashinfer-bench traces that our ops cover, and a line
+    for each that they do not."""
+    found, left = [], []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            trace = json.loads(line)
+            definition, workload = trace["definition"], trace["workload"]
+            m = DEFINITION.fullmatch(definition)
+            if m is None:
+                left.append(f"{path}:{number}: {definition} is none of our ops")
+                continue
+            found.append(_from_trace(m, definition, workload, path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}:{number}: no flashinfer-bench trace: {error!r}") from error
+    return found, left
+
+
+def _from_trace(
+    m: re.Match[str], definition: str, workload: Mapping[str, Any], path: Path
+) -> Workload:
+    axes, page = workload["axes"], int(m["ps"])
+    batch = axes.get("batch_size") or axes["len_indptr"] - 1
+    pages = _differences(workload, "kv_indptr", path)
+    tail = _tensor(workload, "kv_last_page_len", path)
+    how = "lengths as recorded"
+    if pages is None:
+        how = "total length as recorded, split evenly"
+        pages = _even(axes["num_kv_indices"], batch)
+    kv_lens = [n * page for n in pages]
+    if tail is not None:
+        kv_lens = [n - page + t if n else 0 for n, t in zip(kv_lens, tail, strict=True)]
+    q_lens: Sequence[int] = [1] * batch
+    if m["kind"] != "decode":
+        drawn = _differences(workload, "qo_indptr", path)
+        q_lens = _even(axes["total_q"], batch) if drawn is None else drawn
+    heads, kv_heads, dim = int(m["h"]), int(m["kv"]), int(m["d"])
+    case = ops.get("paged_attention").Case(
+        q_lens=tuple(q_lens),
+        kv_lens=tuple(kv_lens),
+        S=page,
+        Hk=kv_heads,
+        G=heads // kv_heads,
+        D=dim,
+        Dv=dim,
+        dtype="bfloat16",
+    )
+    name = f"{definition} {str(workload.get('uuid', ''))[:8]}".strip()
+    return Workload("paged_attention", name, case, f"{path.name}: {how}")
+
+
+def _even(total: int, parts: int) -> list[int]:
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def _differences(workload: Mapping[str, Any], name: str, path: Path) -> list[int] | None:
+    ends = _tensor(workload, name, path)
+    return None if ends is None else [b - a for a, b in itertools.pairwise(ends)]
+
+
+def _tensor(workload: Mapping[str, Any], name: str, path: Path) -> list[int] | None:
+    """A recorded int32 tensor, or None where it was not recorded or its file is not here."""
+    spec = workload["inputs"].get(name, {})
+    if spec.get("type") != "safetensors":
+        return None
+    for folder in path.resolve().parents:
+        blob = folder / spec["path"]
+        if blob.is_file():
+            return read_int32(blob, spec["tensor_key"])
+    return None
+
+
+def read_int32(path: Path, key: str) -> list[int]:
+    """An int32 or int64 tensor of a safetensors file: a length, a JSON header, then the bytes."""
+    with path.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        entry = json.loads(file.read(size))[key]
+        start, end = entry["data_offsets"]
+        file.seek(8 + size + start)
+        raw = file.read(end - start)
+    code, width = {"I32": ("i", 4), "I64": ("q", 8)}[entry["dtype"]]
+    return list(struct.unpack(f"<{len(raw) // width}{code}", raw))

@@ -1,0 +1,509 @@
+"""The rows of a run: what is enumerated, judged, timed and believed, and that cheats are caught."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cheats
+import pytest
+import torch
+
+from benchmarks.__main__ import main as command_line
+from benchmarks.bench_ops import CLOCK, inject
+from benchmarks.clock import Allowance, Cpu, Timing
+from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
+from benchmarks.roofline import Peaks
+from benchmarks.timing import rows, serving
+from benchmarks.timing.inputs import TOO_LARGE, Inputs
+from benchmarks.timing.progress import in_words, minutes
+from benchmarks.timing.rows import Outcome, Row, Session
+from benchmarks.timing.serving import Workload
+from yaie import ops
+from yaie.check import Judge
+from yaie.op import Kernel
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+FAST = Peaks("cpu", dict.fromkeys(("copy", "read", "write", "cache"), 1e15), {"float32": 1e18})
+SMALL = "paged_attention.Case(q_lens=(1, 1), kv_lens=(40, 33), Hk=2, G=2, dtype='float32')"
+
+
+def workload(op: str = "paged_attention", case: str = SMALL) -> Workload:
+    return Workload(op, "small", ops.get(op).parse_case(case))
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    cheats.register()
+    path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with Judge({"YAIE_PLUGINS": "cheats", "PYTHONPATH": path}, timeout=30) as judge:
+        yield judge
+    cheats.unregister()
+
+
+def session(judge: Judge, **changes: Any) -> Session:
+    machine = Cpu()
+    machine.cache_bytes = 1 << 16  # few copies, so that tests are quick
+    settings = {"peaks": FAST, "memory_bytes": 1 << 26, "allowance": Allowance(0.02, 5.0)}
+    return Session(machine, judge, **{**settings, **changes})
+
+
+def row(kernel: Kernel, load: Workload | None = None) -> Row:
+    load = load or workload(kernel.op)
+    return Row(ops.get(kernel.op), kernel, load)
+
+
+def eager(op: str = "paged_attention") -> Kernel:
+    return ops.get(op).kernels["torch.eager"]
+
+
+# Cheats --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", cheats.KERNELS)
+def test_no_cheat_gets_a_better_time(
+    judge: Judge, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "perf_counter_ns", time.perf_counter_ns)  # one cheat replaces it
+    outcome = session(judge).run(row(cheats.kernel(name)))
+    caught_by = cheats.KERNELS[name][1]
+    if caught_by == "honest time":
+        assert outcome.status in ("timed", "invalid")
+        honest = session(judge).run(row(eager()))
+        assert outcome.timing is None or outcome.timing.seconds > 0.5 * honest.timing.seconds
+        return
+    assert ("wrong", None) == (outcome.status, outcome.timing)
+    at_the_end = outcome.reason.startswith("timed outputs")
+    assert at_the_end == (caught_by == "audit"), outcome.reason
+
+
+def test_an_honest_kernel_gets_its_time(judge: Judge) -> None:
+    outcome = session(judge).run(row(eager()))
+    assert outcome.status == "timed", outcome.reason
+    assert outcome.facts["audit"] == "the timed outputs are those of the reference"
+    assert outcome.timing.seconds > 0
+    assert outcome.timing.cold
+
+
+def test_a_time_below_the_limit_is_invalid(judge: Judge) -> None:
+    """As a kernel would show whose data a persisting cache has kept."""
+    slow = Peaks("cpu", dict.fromkeys(("copy", "read", "write", "cache"), 1e3), {"float32": 1e18})
+    outcome = session(judge, peaks=slow).run(row(eager()))
+    assert ("invalid", None) == (outcome.status, outcome.timing)
+    assert "less than the machine's limit" in outcome.reason
+
+
+def test_a_kernel_that_only_knows_values_again_is_invalid(judge: Judge) -> None:
+    class Remembering(Session):
+        def _believed(self, row: Row, inputs: Inputs, audited: Any, facts: Any) -> Outcome:
+            timing = replace(audited.timing, fresh=3 * audited.timing.seconds)
+            return super()._believed(row, inputs, replace(audited, timing=timing), facts)
+
+    s = session(judge)
+    outcome = Remembering(s.machine, judge, FAST, 1 << 26, Allowance(0.02, 5.0)).run(row(eager()))
+    assert "invalid" == outcome.status
+    assert "on values it has seen" in outcome.reason
+
+
+# What happens to a row -----------------------------------------------------------------------
+
+
+def test_the_executor_is_judged_and_never_timed(judge: Judge) -> None:
+    kernel = ops.get("append_kv").kernels["simt.naive"]
+    load = workload("append_kv", "append_kv.Case(T=4)")
+    outcome = session(judge).run(row(kernel, load))
+    assert ("executor", None) == (outcome.status, outcome.timing)
+    assert outcome.facts["judged"] == "pass"
+
+
+def test_movers_are_compared_byte_for_byte(judge: Judge) -> None:
+    load = workload("append_kv", "append_kv.Case(T=16, P=8, S=4, dtype='bfloat16')")
+
+    def forgets_the_last(**given: Any) -> None:
+        if forgets_the_last.calls > 8:
+            given["slots"] = given["slots"].clone()
+            given["slots"][-1] = -1
+        forgets_the_last.calls += 1
+        eager("append_kv").run(**given)
+
+    forgets_the_last.calls = 0
+    kernel = replace(eager("append_kv"), run=forgets_the_last)
+    s = session(judge)
+    assert s.run(row(eager("append_kv"), load)).status == "timed"
+    outcome = s.run(row(kernel, load))
+    assert outcome.status == "wrong"
+    assert "_cache is not what the op leaves there" in outcome.reason
+
+
+def test_a_kernel_that_raises_has_an_error_and_no_time(judge: Judge) -> None:
+    calls = [0]
+
+    def run(**given: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 8:
+            raise RuntimeError("no more")
+        return eager().run(**given)
+
+    outcome = session(judge).run(row(replace(eager(), run=run)))
+    assert ("error", "RuntimeError: no more") == (outcome.status, outcome.reason)
+
+
+def test_what_a_kernel_declines_and_what_the_budget_does_not_reach(judge: Judge) -> None:
+    def supports(call: Any) -> str | None:
+        return "not today" if call.axes["T"] else None
+
+    kernel = replace(eager(), supports=supports)
+    outcome = session(judge).run(row(kernel))
+    assert ("declined", "not today") == (outcome.status, outcome.reason)
+    outcome = session(judge, deadline=time.monotonic() - 1).run(row(eager()))
+    assert outcome.status == "skipped"
+
+
+def test_a_kernel_that_is_too_slow_is_not_waited_for(judge: Judge) -> None:
+    calls = [0]
+
+    def run(**given: Any) -> Any:
+        calls[0] += 1
+        time.sleep(0.3)
+        return eager().run(**given)
+
+    s = session(judge, allowance=Allowance(0.02, 1.0))
+    assert s.run(row(replace(eager(), run=run))).status == "slow"
+    assert calls[0] < 6
+
+
+def test_what_is_too_large_for_the_reference_must_at_least_repeat(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("benchmarks.timing.inputs.REFERENCE_FLOPS", {"cpu": 0})
+    op = ops.get("paged_attention")
+    inputs = Inputs(op, workload().case, "cpu", 1 << 12, 1 << 26)
+    rotation = inputs.rotation(eager())
+    rotation.load()
+    good = [tuple(r.clone() for r in call()) for call in rotation.calls]
+    verdict = inputs.audit(eager(), good)
+    assert ("pass", TOO_LARGE) == (verdict.status, verdict.reason)
+    good[1][0][0, 0, 0] += 1
+    assert "out of call 1 is not that of call 0" in inputs.audit(eager(), good).reason
+
+
+# Inputs --------------------------------------------------------------------------------------
+
+
+def copies(op: str, case: str) -> Inputs:
+    op_ = ops.get(op)
+    return Inputs(op_, op_.parse_case(case), "cpu", 1 << 14, 1 << 26)
+
+
+def test_copies_outgrow_the_cache_and_have_addresses_of_their_own() -> None:
+    inputs = copies("paged_attention", SMALL)
+    assert inputs.cost.bytes * len(inputs.calls) >= 2 << 14
+    addresses = [c.args["q"].data_ptr() for c in inputs.calls]
+    assert len(set(addresses)) == len(addresses)
+    for call in inputs.calls[1:]:
+        assert torch.equal(call.args["q"], inputs.call.args["q"])
+
+
+def test_refreshing_changes_values_alone_and_keeps_copies_alike() -> None:
+    inputs = copies("paged_attention", SMALL.replace("(1, 1)", "(9, 9)"))
+    rotation = inputs.rotation(eager())
+    before = {n: t.clone() for n, t in inputs.call.args.items() if isinstance(t, torch.Tensor)}
+    poison = before["k_cache"].isnan()
+    rotation.refresh(0)
+    after = inputs.call.args
+    assert not torch.equal(before["q"], after["q"])
+    for name in ("block_table", "kv_lens", "q_indptr"):
+        assert torch.equal(before[name], after[name])
+    assert torch.equal(poison, after["k_cache"].isnan())
+    for call in inputs.calls[1:]:
+        assert torch.equal(_bits(call.args["k_cache"]), _bits(after["k_cache"]))
+    out, _ = eager().run(**inputs.call.args, **inputs.call.options)
+    assert out.isfinite().all()
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+def test_the_audit_has_other_contents_of_the_same_shapes() -> None:
+    inputs = copies("paged_attention", SMALL)
+    rotation = inputs.rotation(eager())
+    timed = inputs.call.args["q"].clone()
+    rotation.load()
+    assert not torch.equal(timed, inputs.call.args["q"])
+    results = [call() for call in rotation.calls]
+    assert inputs.audit(eager(), results).receipt.used <= 1.0
+    results[0][0].mul_(1.5)
+    for r in results[1:]:
+        r[0].copy_(results[0][0])
+    assert inputs.audit(eager(), results).check == "timed outputs"
+
+
+def test_memory_bounds_the_copies() -> None:
+    op = ops.get("paged_attention")
+    case = workload().case
+    size = Inputs(op, case, "cpu", 1, 1 << 26)._timed.base.numel()
+    assert len(Inputs(op, case, "cpu", 1 << 30, 12 * size).calls) == 10
+    assert len(Inputs(op, case, "cpu", 1 << 30, 1).calls) == 1
+
+
+# Reducing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", serving.load(), ids=lambda w: f"{w.op}-{w.name}")
+def test_what_is_judged_is_the_same_workload_but_smaller(load: Workload) -> None:
+    if load.large or not serving.is_quick(load):
+        pytest.skip("the small ones show it, and take no minutes")
+    op = ops.get(load.op)
+    case = rows.reduced(op, load.case)
+    assert op.cost(case).bytes <= max(rows.JUDGED_ARENA, 1)
+    for name in ("S", "Hk", "Hq", "G", "D", "Dv", "V", "dtype", "window", "softcap", "page"):
+        assert getattr(load.case, name, None) == getattr(case, name, None)
+
+
+def test_reducing_keeps_the_first_and_the_last_sequence() -> None:
+    assert (1, 5) == rows._every_other((1, 2, 3, 4, 5))
+    assert (1, 3, 6) == rows._every_other((1, 2, 3, 4, 5, 6))
+    op = ops.get("paged_attention")
+    mixed = op.Case(q_lens=(1,) * 62 + (512,), kv_lens=(4000,) * 63, Hk=8, G=4, D=128, Dv=128)
+    case = rows.reduced(op, mixed)
+    assert case.q_lens[-1] > 1 == case.q_lens[0]
+
+
+# Workloads -----------------------------------------------------------------------------------
+
+
+def test_every_workload_is_a_case_with_a_source() -> None:
+    loads = serving.load()
+    assert all(isinstance(w.case, ops.get(w.op).Case) and w.source for w in loads)
+    assert {w.op for w in loads} == set(ops.OPS)
+    ours = {w.name for w in loads if w.source != "the op's page"}
+    assert len(ours) > 30
+    assert any("128k" in name for name in ours)
+
+
+def test_a_mix_weighs_its_workloads_by_steps_and_layers() -> None:
+    weights = {(w.op, w.name): w.weights["chat"] for w in serving.load() if "chat" in w.weights}
+    assert weights["paged_attention", "llama3-8b decode, 64 ragged sequences"] == 900 * 32
+    assert weights["append_kv", "llama3-8b append 574 tokens"] == 100 * 32
+    assert len(weights) == 4
+
+
+def test_lengths() -> None:
+    model = {"S": 16, "Hk": 8}
+    assert (7, 7, 5) == serving.lengths("7x2 5", model)
+    assert (16, 8, 4) == serving.lengths(["S", "Hk", 4], model)
+    drawn = {"lognormal": {"median": 100, "sigma": 1.0, "count": 500, "most": 900, "seed": 1}}
+    values = serving.lengths(drawn, model)
+    assert values == serving.lengths(drawn, model)
+    assert 80 < sorted(values)[250] < 125
+    assert max(values) <= 900
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("paged_attention", "paged_atention"), "did you mean paged_attention"),
+        (("llama3-8b", "llama4-8b"), "did you mean llama3-8b"),
+        (("kv_lens", "kv_len"), "did you mean kv_lens"),
+        (("models =", "models"), "serving.toml"),
+    ],
+)
+def test_workloads_that_make_no_sense_are_errors(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    text = (serving.FOLDER / "serving.toml").read_text()
+    start = text.index("[[workload]]")
+    (tmp_path / "models.toml").write_text((serving.FOLDER / "models.toml").read_text())
+    (tmp_path / "serving.toml").write_text(text[start:].replace(*change))
+    with pytest.raises(ValueError, match=words):
+        serving.load(tmp_path)
+
+
+def trace(definition: str, axes: dict[str, int], **inputs: Any) -> str:
+    work = {"uuid": "0123456789", "axes": axes, "inputs": inputs}
+    return json.dumps({"definition": definition, "workload": work, "solution": None}) + "\n"
+
+
+def test_flashinfer_bench_workloads_are_read(tmp_path: Path) -> None:
+    header = {"kv_indptr": {"dtype": "I32", "shape": [4], "data_offsets": [0, 16]}}
+    head = json.dumps(header).encode()
+    body = b"".join(n.to_bytes(4, "little") for n in (0, 3, 3, 10))
+    (tmp_path / "blob").mkdir()
+    (tmp_path / "blob" / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + body)
+    stored = {"type": "safetensors", "path": "./blob/x.safetensors", "tensor_key": "kv_indptr"}
+    file = tmp_path / "workloads" / "decode.jsonl"
+    file.parent.mkdir()
+    decode, prefill = (
+        "gqa_paged_decode_h32_kv8_d128_ps1",
+        "gqa_paged_prefill_causal_h8_kv1_d128_ps1",
+    )
+    file.write_text(
+        trace(decode, {"batch_size": 3, "num_kv_indices": 10}, kv_indptr=stored)
+        + trace(prefill, {"len_indptr": 3, "total_q": 9, "num_kv_indices": 21})
+        + trace("rmsnorm_h4096", {"batch_size": 3})
+    )
+    (first, second), left = serving.flashinfer_bench(file)
+    assert (3, 0, 7) == first.case.kv_lens
+    assert ((1, 1, 1), 8, 4, 128) == (first.case.q_lens, first.case.Hk, first.case.G, first.case.D)
+    assert "as recorded" in first.source
+    assert ((5, 4), (11, 10)) == (second.case.q_lens, second.case.kv_lens)
+    assert "split evenly" in second.source
+    assert ["rmsnorm_h4096 is none of our ops"] == [line.rpartition(": ")[2] for line in left]
+    file.write_text("{}\n")
+    with pytest.raises(ValueError, match=r"decode\.jsonl:1"):
+        serving.flashinfer_bench(file)
+
+
+def test_a_short_budget_reaches_every_op() -> None:
+    ordered = in_turn(serving.load())
+    count = len({w.op for w in ordered})
+    assert len({w.op for w in ordered[:count]}) == count
+    assert sorted(map(repr, ordered)) == sorted(map(repr, serving.load()))
+
+
+# The surface ---------------------------------------------------------------------------------
+
+
+def test_pytest_benchmark_has_exactly_our_samples(benchmark: Any) -> None:
+    samples = [1.23456789e-6, 4e-9, 3.14159265358979e-3, 7e2]
+    benchmark._timer = CLOCK
+    inject(benchmark, samples)
+    assert sorted(samples) == sorted(benchmark.stats.stats.data)
+
+
+def test_a_row_that_took_its_process_down_is_a_crash() -> None:
+    names = {"op": "a", "kernel": "k", "workload": "w"}
+    peaks = {"device": "cpu", "memory": {}, "matmul": {}, "floor": {}}
+    history = [
+        {"kind": "run"},
+        {"kind": "peaks", **peaks},
+        {"kind": "attempt", **names},
+        {"kind": "timing", **names, "status": "timed", "seconds": 1.0},
+        {"kind": "attempt", **names, "workload": "v"},
+        {"kind": "timing", **names, "workload": "u", "status": "skipped"},
+    ]
+    done = done_before(history)
+    assert {"w": "timed", "v": "crash"} == {key[2]: data["status"] for key, data in done.items()}
+    assert Peaks(**peaks) == peaks_before(history)
+
+
+def test_rows_in_words() -> None:
+    data = {"status": "timed", "seconds": 4.7e-5, "limit": 4.7e-6, "spread": 0.003, "cold": True}
+    data |= {"bound": "memory", "unsteady": False}
+    assert "47 µs ± 0.3%, 10% of the memory limit, cold" == in_words(data)
+    assert "declined: no" == in_words({"status": "declined", "reason": "no\nmore"})
+    assert "2:05" == minutes(125)
+
+
+def test_a_record_holds_all_that_a_report_needs(judge: Judge) -> None:
+    r = row(eager())
+    outcome = session(judge).run(r)
+    data = json.loads(json.dumps(rows.record(r, outcome, "cpu")))
+    assert data["seconds"] == outcome.timing.seconds
+    assert data["samples"] == list(outcome.timing.samples)
+    assert isinstance(outcome.timing, Timing)
+    assert "peer" == data["role"]
+    assert data["command"].startswith("python -m benchmarks --op paged_attention")
+
+
+# The command ---------------------------------------------------------------------------------
+
+
+def benchmarks(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """`python -m benchmarks` with its files in a folder of their own."""
+    command = [sys.executable, "-m", "benchmarks", "--records", str(folder / "records")]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [*command, "--out", str(folder / "out"), *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_whole_command(tmp_path: Path) -> None:
+    options = ("--op", "append_kv", "--workload", "llama3-70b/8 append*", "--budget", "30")
+    done = benchmarks(tmp_path, *options)
+    # On a busy machine the run is rightly not trusted; all the rest is there.
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert "of 3, " in done.stderr
+    out = tmp_path / "out"
+    files = {"bench.html", "bench.md", "timings.csv", "timings.jsonl", "benchmark.json"}
+    assert files <= {p.name for p in out.iterdir()}
+    (test,) = json.loads((out / "benchmark.json").read_text())["benchmarks"]
+    (file,) = (tmp_path / "records").rglob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert ["run", "peaks"] == [r["kind"] for r in records][:2]
+    timed = [r for r in records if r.get("status") == "timed"]
+    executors = [r for r in records if r.get("status") == "executor"]
+    assert (["torch.eager"], 2) == ([r["kernel"] for r in timed], len(executors))
+    assert sorted(test["stats"]["data"]) == sorted(timed[0]["samples"])
+    assert test["extra_info"]["method"] == timed[0]["method"]
+
+    again = benchmarks(tmp_path, *options, "--run", records[0]["run"], "--no-report")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert len(records) == len(file.read_text().splitlines())  # nothing was timed again
+    (replayed,) = json.loads((out / "benchmark.json").read_text())["benchmarks"]
+    assert test["stats"]["data"] == replayed["stats"]["data"]
+
+
+class Options:
+    """What conftest reads of pytest's configuration."""
+
+    def __init__(self, **given: Any) -> None:
+        self._given = {"op": "*", "kernel": "*", "workload": "*", **given}
+
+    def getoption(self, name: str) -> Any:
+        return self._given.get(name.removeprefix("--"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"op": "paged_atention"}, "did you mean paged_attention"),
+        ({"op": "append_kv", "kernel": "torch.eagr"}, "did you mean torch.eager"),
+        ({"workload": "lama3-8b fork*"}, "nothing fits --workload"),
+        ({"op": "append_kv", "kernel": "simt.*"}, None),
+        ({"op": "append_kv", "kernel": "reference"}, "nothing fits --kernel"),
+    ],
+)
+def test_what_fits_nothing_is_an_error(options: dict[str, str], words: str | None) -> None:
+    if words is None:
+        assert chosen_rows(Options(**options), "cpu")
+        return
+    with pytest.raises(ValueError, match=words):
+        chosen_rows(Options(**options), "cpu")
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert 2 == command_line(["--records", str(tmp_path), "--run", "never"])
+    assert "there is no run never" in capsys.readouterr().err
+
+
+def test_every_op_kernel_and_workload_is_a_row() -> None:
+    found = chosen_rows(Options(profile="full"), "cuda")
+    assert {w.name for w in serving.load()} == {r.workload.name for r in found}
+    assert len({r.id for r in found}) == len(found)
+    names = {(r.op.name, r.kernel.name) for r in found}
+    assert {(o.name, "torch.eager") for o in ops.OPS.values()} <= names
+    assert not any(r.kernel.device == "cpu" or r.role == "reference" for r in found)
+    quick = chosen_rows(Options(), "cpu")
+    assert 0 < len(quick) < len(found)
+    assert all(serving.is_quick(r.workload) for r in quick)
+    places = [(r.op.name, r.workload.name) for r in quick]
+    changes = sum(a != b for a, b in itertools.pairwise(places))
+    assert len(set(places)) == changes + 1  # the rows of one workload follow each other
