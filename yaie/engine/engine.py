@@ -1,0 +1,297 @@
+"""The engine: requests in, tokens out, one step at a time.
+
+A step schedules, computes one mixed batch of prefill and decode tokens, draws the next token of
+every sequence whose tokens are all computed, and retires what has ended. What a request says does
+not depend on who else is there: every draw is a function of its own logits, seed and position.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from yaie import dispatch
+from yaie.cache.integers import Integers
+from yaie.engine.batch import pack
+from yaie.engine.graphs import DecodeGraphs
+from yaie.engine.model import Decoder
+from yaie.engine.request import (
+    CANCELLED,
+    FAILED,
+    LENGTH,
+    STOP,
+    Completion,
+    Output,
+    Request,
+    SamplingParams,
+)
+from yaie.engine.sampler import Sampler
+from yaie.engine.scheduler import Chunk, Scheduler, Sequence
+
+CPU_CACHE_BYTES = 1 << 30
+GPU_CACHE_SHARE = 0.8
+"""How much of what is left of a GPU's memory the cache takes unless told otherwise."""
+
+
+@dataclass
+class Stats:
+    """What the engine did since it was made."""
+
+    steps: int = 0
+    graph_steps: int = 0
+    computed_tokens: int = 0
+    generated_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+
+class Engine:
+    """Serves requests with one decoder.
+
+    ``page_size`` and ``num_pages`` size the KV cache (None: as many as a share of the memory
+    holds), ``token_budget`` and ``max_requests`` a step, ``prefix_cache`` keeps the pages of
+    computed prefixes for later requests, ``cuda_graphs`` records decode steps (None: on a GPU).
+    ``kernels`` are choices as for ``yaie.use``, for all steps.
+
+    Errors: ValueError, TypeError for bad arguments, before anything is changed.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        *,
+        page_size: int = 16,
+        num_pages: int | None = None,
+        token_budget: int = 2048,
+        max_requests: int = 64,
+        prefix_cache: bool = True,
+        cuda_graphs: bool | None = None,
+        kernels: Collection[str] = (),
+    ) -> None:
+        for name, value in (
+            ("page_size", page_size),
+            ("num_pages", 1 if num_pages is None else num_pages),
+            ("token_budget", token_budget),
+            ("max_requests", max_requests),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"Engine: {name}: {value!r} is not an integer")
+            if value < 1:
+                raise ValueError(f"Engine: {name}: is {value}, must be at least 1")
+        on_gpu = model.device.type == "cuda"
+        if cuda_graphs and not on_gpu:
+            raise ValueError(f"Engine: cuda_graphs: the model is on {model.device}")
+        pages = _default_pages(model, page_size) if num_pages is None else num_pages
+        self.model = model
+        self.kernels = tuple(kernels)
+        self.stats = Stats()
+        self.caches = model.new_cache(pages, page_size)
+        self.scheduler = Scheduler(pages, page_size, token_budget, max_requests, prefix_cache)
+        self._sampler = Sampler(model.device)
+        self._sequences: dict[str, Sequence] = {}
+        self._streams: dict[str, list[Output]] = {}
+        self._ids = itertools.count()
+        self._graphs: DecodeGraphs | None = None
+        if on_gpu if cuda_graphs is None else cuda_graphs:
+            most = min(pages, -(-model.max_positions // page_size))
+            self._graphs = DecodeGraphs(
+                lambda batch: model.forward(batch, self.caches),
+                max_requests,
+                most,
+                page_size,
+                model.device,
+            )
+
+    @staticmethod
+    def load(
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
+        **options: object,
+    ) -> Engine:
+        """An engine for the decoder in a local Hugging Face folder; options as above."""
+        return Engine(Decoder.load(folder, device, dtype), **options)  # type: ignore[arg-type]
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens, prompt and output, of a request."""
+        pool = self.scheduler.pool.n_pages * self.scheduler.page_size
+        return min(pool, self.model.max_positions)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request has not ended."""
+        return bool(self._sequences)
+
+    def submit(
+        self,
+        prompt: Integers,
+        params: SamplingParams | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Put a request in line; returns its id.
+
+        Errors: ValueError for an empty prompt, a token outside the vocabulary, more tokens than the
+        model or the cache can hold, an id that is in use.
+        """
+        params = SamplingParams() if params is None else params
+        name = self._new_id() if request_id is None else request_id
+        if name in self._sequences:
+            raise ValueError(f"request {name!r}: request_id: is in use")
+        request = Request.of(name, prompt, params, secrets.randbits(63))
+        self._check_fits(request)
+        self._sequences[name] = self.scheduler.add(request)
+        return name
+
+    def cancel(self, request_id: str) -> Completion:
+        """End a request now. Errors: KeyError for an unknown id (or one that has ended)."""
+        if request_id not in self._sequences:
+            raise KeyError(f"request {request_id!r}: is unknown, or has ended")
+        return self._end(self._sequences[request_id], CANCELLED)
+
+    def step(self) -> list[Output]:
+        """Compute one batch; returns what came out, oldest request first. Without requests it does
+        nothing."""
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
+        with dispatch.use(*self.kernels):
+            logits = self._forward(chunks)
+            self.scheduler.computed(chunks)
+            ready = [chunk.sequence for chunk in chunks if chunk.is_last]
+            tokens = self._sampler(logits, ready) if ready else []
+        self.stats.steps += 1
+        self.stats.computed_tokens += sum(chunk.count for chunk in chunks)
+        outputs = [self._take(s, token) for s, token in zip(ready, tokens, strict=True)]
+        for output in outputs:
+            if output.request_id in self._streams:
+                self._streams[output.request_id].append(output)
+        return outputs
+
+    def stream(self, prompt: Integers, params: SamplingParams | None = None) -> Iterator[Output]:
+        """Submit one request and step until it ends; yields its outputs as they come. Several
+        streams may take turns: each steps for all. Closing one early cancels its request."""
+        request_id = self.submit(prompt, params)
+        inbox = self._streams[request_id] = []
+        try:
+            while inbox or request_id in self._sequences:
+                while not inbox:
+                    self.step()
+                yield inbox.pop(0)
+        finally:
+            del self._streams[request_id]
+            if request_id in self._sequences:
+                self.cancel(request_id)
+
+    def generate(
+        self,
+        prompts: Collection[Integers],
+        params: SamplingParams | Collection[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """Submit prompts, all with the same parameters or each with its own, and step until they
+        have ended."""
+        if params is None or isinstance(params, SamplingParams):
+            params = [params or SamplingParams()] * len(prompts)
+        if len(params) != len(prompts):
+            raise ValueError(f"Engine.generate: {len(prompts)} prompts, {len(params)} params")
+        ids: list[str] = []
+        try:
+            for prompt, each in zip(prompts, params, strict=True):
+                ids.append(self.submit(prompt, each))
+        except (TypeError, ValueError):
+            for request_id in ids:
+                self.cancel(request_id)
+            raise
+        ended: dict[str, Completion] = {}
+        while len(ended) < len(ids):
+            for output in self.step():
+                if output.completion is not None and output.request_id in ids:
+                    ended[output.request_id] = output.completion
+        return [ended[request_id] for request_id in ids]
+
+    def check_integrity(self) -> None:
+        """AssertionError, in words, where pages, locks and requests disagree."""
+        self.scheduler.check_integrity()
+        lined_up = {s.request.id for s in (*self.scheduler.running, *self.scheduler.waiting)}
+        assert lined_up == set(self._sequences), f"{lined_up} in line, not {set(self._sequences)}"
+
+    def _forward(self, chunks: list[Chunk]) -> Tensor:
+        if self._graphs is not None and self._graphs.serves(chunks):
+            self.stats.graph_steps += 1
+            return self._graphs.run(chunks)
+        batch = pack(chunks, self.scheduler.page_size, self.model.device)
+        return self.model.forward(batch, self.caches)
+
+    def _take(self, sequence: Sequence, token: int) -> Output:
+        """Append a token to its sequence, which may end with it."""
+        request = sequence.request
+        if token < 0:
+            error = f"no token can be drawn after position {sequence.length - 1}: logits are NaN, "
+            completion = self._end(sequence, FAILED, error + "+inf, or all -inf")
+            return Output(request.id, None, completion)
+        sequence.append(token)
+        self.stats.generated_tokens += 1
+        reason = self._reason_to_end(sequence, token)
+        completion_or_none = self._end(sequence, reason) if reason else None
+        return Output(request.id, token, completion_or_none)
+
+    def _reason_to_end(self, sequence: Sequence, token: int) -> str | None:
+        params = sequence.request.params
+        if token in params.stop_ids:
+            return STOP
+        if token in self.model.config.eos_ids and not params.ignore_eos:
+            return STOP
+        return LENGTH if len(sequence.output) == params.max_tokens else None
+
+    def _end(self, sequence: Sequence, reason: str, error: str | None = None) -> Completion:
+        request = sequence.request
+        self.scheduler.remove(sequence)
+        del self._sequences[request.id]
+        self.stats.prompt_tokens += len(request.prompt)
+        self.stats.cached_tokens += sequence.cached
+        return Completion(
+            request_id=request.id,
+            prompt=tuple(request.prompt.tolist()),
+            tokens=tuple(sequence.output.tolist()),
+            reason=reason,
+            seed=request.seed,
+            cached_tokens=sequence.cached,
+            preemptions=max(sequence.admissions - 1, 0),
+            error=error,
+        )
+
+    def _check_fits(self, request: Request) -> None:
+        where = f"request {request.id!r}"
+        low, high = int(request.prompt.min()), int(request.prompt.max())
+        vocabulary = self.model.config.vocab_size
+        if low < 0 or high >= vocabulary:
+            wrong = low if low < 0 else high
+            raise ValueError(f"{where}: prompt: token {wrong} is not within 0..{vocabulary - 1}")
+        total = len(request.prompt) + request.params.max_tokens
+        if total > self.capacity:
+            positions = self.model.max_positions
+            pool = self.scheduler.pool.n_pages * self.scheduler.page_size
+            raise ValueError(
+                f"{where}: prompt of {len(request.prompt)} tokens and max_tokens of "
+                f"{request.params.max_tokens} make {total}; the model holds {positions}, the cache "
+                f"{pool} ({self.scheduler.pool.n_pages} pages of {self.scheduler.page_size}): "
+                f"shorten them, or raise {'num_pages' if pool < positions else 'max_positions'}"
+            )
+
+    def _new_id(self) -> str:
+        return next(name for i in self._ids if (name := str(i)) not in self._sequences)
+
+
+def _default_pages(model: Decoder, page_size: int) -> int:
+    """As many pages as the memory set aside for them holds, at least one."""
+    memory = CPU_CACHE_BYTES
+    if model.device.type == "cuda":
+        memory = int(torch.cuda.mem_get_info(model.device)[0] * GPU_CACHE_SHARE)
+    pages = memory // (model.cache_bytes_per_token() * page_size)
+    return max(1, min(pages, 2**31 // page_size - 1))

@@ -1,0 +1,109 @@
+"""Decode steps as CUDA graphs: the launches of all layers are recorded once and replayed.
+
+A step qualifies when every sequence computes one token. Its batch is padded to the next recorded
+size: padding rows store nothing (slot -1), have no keys (kv_len 0), and their logits are dropped. A
+replay reads the same buffers as the recording, so a step copies its numbers there first. Kernels
+are chosen while recording; a later ``yaie.use`` does not change a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yaie.engine import batch as batches
+from yaie.engine.batch import Batch
+from yaie.engine.scheduler import Chunk
+
+Forward = Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph, what it reads and what it writes."""
+
+    graph: torch.cuda.CUDAGraph
+    host: Batch
+    host_buffer: Tensor
+    buffer: Tensor
+    logits: Tensor
+
+
+class DecodeGraphs:
+    """Graphs of ``forward`` by batch size and by the width of the block table, recorded when they
+    are first needed. Both are rounded up (``size_for``), so that there are few."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        max_requests: int,
+        max_pages: int,
+        page_size: int,
+        device: torch.device,
+    ) -> None:
+        self.forward = forward
+        self.max_requests, self.max_pages = max_requests, max_pages
+        self.page_size, self.device = page_size, device
+        self.recorded: dict[tuple[int, int], Recorded] = {}
+        self.replays = 0
+        self._memory: Any = None
+
+    def serves(self, chunks: Collection[Chunk]) -> bool:
+        """Whether this step is a decode step."""
+        return all(chunk.count == 1 and chunk.is_last for chunk in chunks)
+
+    def run(self, chunks: Collection[Chunk]) -> Tensor:
+        """The logits of a decode step: float32 [B,V]. They are overwritten by the next replay."""
+        pages = max(-(-chunk.stop // self.page_size) for chunk in chunks)
+        key = size_for(len(chunks), self.max_requests), size_for(pages, self.max_pages)
+        if key not in self.recorded:
+            self.recorded[key] = self._record(*key)
+        recorded = self.recorded[key]
+        _fill_padded(recorded.host, chunks, self.page_size)
+        recorded.buffer.copy_(recorded.host_buffer, non_blocking=True)
+        recorded.graph.replay()
+        self.replays += 1
+        return recorded.logits[: len(chunks)]
+
+    def _record(self, size: int, width: int) -> Recorded:
+        shapes = batches.sizes(size, size, size, width)
+        numbers = sum(int(np.prod(shape)) for shape in shapes.values())
+        host_buffer = torch.zeros(numbers, dtype=torch.int32, pin_memory=True)
+        host = batches.views(host_buffer, shapes)
+        _fill_padded(host, (), self.page_size)
+        buffer = host_buffer.to(self.device)
+        batch = batches.views(buffer, shapes)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(side):  # libraries allocate and choose on the first calls
+            for _ in range(2):
+                self.forward(batch)
+        torch.cuda.current_stream(self.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory):
+            logits = self.forward(batch)
+        self._memory = graph.pool()
+        return Recorded(graph, host, host_buffer, buffer, logits)
+
+
+def size_for(n: int, most: int) -> int:
+    """The next power of two, or the next multiple of 32 above 32; ``most`` at most."""
+    size = 1 << (n - 1).bit_length() if n <= 32 else -(-n // 32) * 32
+    return min(size, most)
+
+
+def _fill_padded(host: Batch, chunks: Collection[Chunk], page_size: int) -> None:
+    """Write the chunks into the first rows, and rows of padding behind them."""
+    batches.fill(host, chunks, page_size)
+    n, size = len(chunks), len(host.tokens)
+    host.tokens[n:] = 0
+    host.positions[n:] = 0
+    host.slots[n:] = -1
+    host.kv_lens[n:] = 0
+    host.q_indptr[n:] = torch.arange(n, size + 1, dtype=torch.int32)
+    host.last[:] = torch.arange(size, dtype=torch.int32)

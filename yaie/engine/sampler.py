@@ -1,0 +1,77 @@
+"""The next token of each sequence: ops.penalize where asked for, then ops.greedy or ops.sample."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yaie import ops
+from yaie.engine.scheduler import Sequence
+
+OFF = 2**31 - 1
+"""The top_k that keeps every token."""
+
+
+class Sampler:
+    """Draws tokens, each by the parameters, the seed and the position of its own sequence alone.
+
+    Parameters stay on the device while the same sequences come again, as they do while decoding.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._known: list[Sequence] = []
+        self._parameters: list[Tensor] = []
+
+    def __call__(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
+        """One token for each row of logits [R,V]; -1 for a row that holds no distribution."""
+        logits = self._penalized(logits, sequences)
+        if all(s.request.params.temperature == 0 for s in sequences):
+            tokens: list[int] = ops.greedy(logits).tolist()
+            return tokens
+        positions = self._to_device([s.length for s in sequences], torch.int32)
+        tokens = ops.sample(logits, *self._parameters_of(sequences), positions).tolist()
+        return tokens
+
+    def _parameters_of(self, sequences: list[Sequence]) -> list[Tensor]:
+        """temperature, top_k, top_p, min_p and seed of each."""
+        if sequences != self._known:
+            params = [s.request.params for s in sequences]
+            f32, i32 = torch.float32, torch.int32
+            self._parameters = [
+                self._to_device([p.temperature for p in params], f32),
+                self._to_device([min(p.top_k, OFF) if p.top_k > 0 else OFF for p in params], i32),
+                self._to_device([p.top_p for p in params], f32),
+                self._to_device([p.min_p for p in params], f32),
+                self._to_device([s.request.seed for s in sequences], torch.int64),
+            ]
+            self._known = sequences
+        return self._parameters
+
+    def _penalized(self, logits: Tensor, sequences: list[Sequence]) -> Tensor:
+        """Neutral rows keep their bits whatever their tokens are, so theirs are not sent."""
+        params = [s.request.params for s in sequences]
+        if not any(p.penalised for p in params):
+            return logits
+        prompts = [s.request.prompt if s.request.params.penalised else NONE for s in sequences]
+        outputs = [s.output if s.request.params.penalised else NONE for s in sequences]
+        penalized: Tensor = ops.penalize(
+            logits,
+            *self._packed(prompts),
+            *self._packed(outputs),
+            self._to_device([p.repetition for p in params], torch.float32),
+            self._to_device([p.frequency for p in params], torch.float32),
+            self._to_device([p.presence for p in params], torch.float32),
+        )
+        return penalized
+
+    def _packed(self, lists: list[np.ndarray[tuple[int, ...], np.dtype[np.int32]]]) -> list[Tensor]:
+        ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+        return [torch.from_numpy(x).to(self.device) for x in (np.concatenate(lists), ends)]
+
+    def _to_device(self, values: list[int] | list[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
+
+
+NONE = np.empty(0, np.int32)
