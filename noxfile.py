@@ -69,6 +69,25 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def sanitize(session: nox.Session) -> None:
+    """Judge the executor's kernels with every memory access checked [-- conformance's options].
+
+    Then the executor's own tests run under AddressSanitizer, each program a process of its own.
+    """
+    install(session, "test", "build", wheel=False)
+    folder = build_checked(session)
+    parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
+    options = session.posargs or ("--profile", "quick")
+    command = (python(session), "-m", "pytest", "conformance", *parallel, "--kernel", "simt.*")
+    session.run(*command, *options, env={"YAIE_EXTENSIONS": str(folder)})
+    addresses = ROOT / "build" / "simt-tests-addresses"
+    flags = "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=undefined"
+    configure(session, "csrc/simt", addresses, flags)
+    session.run("cmake", "--build", str(addresses), env=build_env())
+    session.run("ctest", "--test-dir", str(addresses / "tests"), "--output-on-failure")
+
+
+@nox.session(default=False)
 def compile(session: nox.Session) -> None:
     """Compile every kernel with nvcc, no GPU needed; table of registers, spills and memory."""
     if not find_nvcc():
@@ -76,11 +95,21 @@ def compile(session: nox.Session) -> None:
     session.run(python(session), "benchmarks/compile_table.py", *session.posargs)
 
 
+@nox.session(default=False, requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Judge and time the kernels, and report [-- --op GLOB --kernel GLOB --budget SECONDS]."""
+    install(session, "bench")
+    command = (python(session), "-m", "benchmarks")
+    session.run(*command, *session.posargs, env=native(session))
+
+
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Turn the records into one offline HTML page and a Markdown summary."""
+    """Turn the records into offline HTML pages and Markdown summaries."""
     install(session, "report", wheel=False)
     session.run(python(session), "-m", "reports", *session.posargs)
+    if not session.posargs and Path("reports/timings").is_dir():
+        session.run(python(session), "-m", "reports.bench")
 
 
 @nox.session(default=False)
@@ -231,6 +260,24 @@ def build_in_place(session: nox.Session) -> None:
     session.run("cmake", "--build", str(folder), env=env)
     shutil.rmtree(folder / "site", ignore_errors=True)
     session.run("cmake", "--install", str(folder), "--prefix", str(folder / "site"), silent=True)
+
+
+def configure(session: nox.Session, source: str, folder: Path, *options: str) -> None:
+    """Configure a build for this session's Python, with ninja if it is there."""
+    generator = ("-GNinja",) if shutil.which("ninja") or not in_image(session) else ()
+    executable = session.run(
+        python(session), "-c", "import sys; print(sys.executable)", silent=True, log=False
+    )
+    options = (f"-DPython_EXECUTABLE={str(executable).strip()}", *options, *generator)
+    session.run("cmake", "-S", source, "-B", str(folder), *options, silent=True)
+
+
+def build_checked(session: nox.Session) -> Path:
+    """Build yaie/_simt so that it checks every access; the folder that holds it."""
+    folder = ROOT / "build" / f"checked-{sys.implementation.cache_tag}-{platform.machine()}"
+    configure(session, ".", folder, "-DYAIE_CUDA=OFF", "-DYAIE_SIMT_CHECKED=ON")
+    session.run("cmake", "--build", str(folder), "--target", "_simt", env=build_env())
+    return folder / "cmake" / "simt"
 
 
 def native(session: nox.Session) -> dict[str, str]:
