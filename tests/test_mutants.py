@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from conformance.mutants import build, catalogue, controls, table
+from conformance.mutants import build, catalogue, controls, overlay, sample, table
 from conformance.mutants.__main__ import main, status
 from conformance.mutants.catalogue import CatalogueError, Edit, Mutant, Trial
 from conformance.mutants.hunt import Fate
@@ -43,8 +43,7 @@ def write(folder, text):
 
 @pytest.mark.parametrize("planted", CATALOGUE, ids=lambda m: m.id)
 def test_applies_and_changes_something(planted):
-    clean = (catalogue.CSRC / planted.file).read_text()
-    assert clean != planted.apply()
+    assert planted.path.read_text() != planted.apply()
 
 
 @pytest.mark.parametrize("planted", CATALOGUE, ids=lambda m: m.id)
@@ -53,17 +52,48 @@ def test_is_described(planted):
     assert planted.kernels
     assert planted.what and planted.source
     for name in planted.kernels:
-        assert Trial(planted, name).unit in OURS
-        assert Trial(planted, name).kernel.startswith("simt.")
+        assert name in ops.get(planted.op).kernels
+        assert planted.in_python or Trial(planted, name).unit in OURS
+        assert planted.in_python != name.startswith("simt.")
     assert planted.survives is None or len(planted.survives) > 20
 
 
-def test_there_are_enough():
-    for op in ops.OPS:
-        assert len([m for m in DEFECTS if m.op == op]) >= 6
-    assert len(DEFECTS) >= 24
-    aimed_at = {Trial(m, name).unit for m in DEFECTS for name in m.kernels}
-    assert OURS == aimed_at
+@pytest.mark.parametrize("op", ops.OPS)
+def test_there_are_enough(op):
+    assert len([m for m in DEFECTS if m.op == op]) >= 6
+
+
+def test_every_kernel_and_every_page_has_some():
+    compiled = [m for m in DEFECTS if not m.in_python]
+    assert OURS == {Trial(m, name).unit for m in compiled for name in m.kernels}
+    judged = {m.op for m in DEFECTS if m.in_python}
+    assert set(ops.OPS) == judged
+
+
+def test_a_sample_takes_all_that_changed_and_the_same_others_again(monkeypatch):
+    trials = [Trial(m, name) for m in CATALOGUE for name in m.kernels]
+    changed = {catalogue.CSRC / "copy_blocks" / "vec.cu"}
+    monkeypatch.setattr(sample, "changed_files", lambda revision: changed)
+    own = [t.name for t in trials if t.mutant.op == "copy_blocks" and not t.mutant.in_python]
+    assert own == [t.name for t in sample.choose(trials, None, "main")]
+    drawn = sample.choose(trials, 5, "main")
+    assert set(own) < {t.name for t in drawn}
+    assert len(own) + 5 == len(drawn)
+    assert drawn == sample.choose(trials, 5, "main")
+    assert trials == sample.choose(trials, None, None)
+    assert 7 == len(sample.choose(trials, 7, None))
+
+
+def test_an_unknown_revision_is_named():
+    with pytest.raises(CatalogueError, match="no-such-revision"):
+        sample.changed_files("no-such-revision")
+
+
+def test_a_python_mutant_is_a_package_of_its_own(tmp_path):
+    planted = next(m for m in DEFECTS if m.in_python)
+    made = overlay.build(Trial(planted, planted.kernels[0]), tmp_path / "overlay")
+    assert planted.apply() == (made / planted.file).read_text()
+    assert (made / "yaie" / "op.py").read_text() == (catalogue.ROOT / "yaie/op.py").read_text()
 
 
 def test_the_guides_defects_are_in():

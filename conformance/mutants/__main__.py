@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.conftest import PROFILES
-from conformance.mutants import catalogue, controls, table
+from conformance.mutants import catalogue, controls, sample, table
 from conformance.mutants.build import BuildError, Toolchain, prepare
 from conformance.mutants.catalogue import CatalogueError, Trial
 from conformance.mutants.hunt import SHRINK_SECONDS, Effort
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.controls:
             return _run_controls(args)
-        trials = select(catalogue.load(), args)
+        trials = sample.choose(select(catalogue.load(), args), args.sample, args.since)
         if args.list:
             return _list(trials)
         return _run_mutants(trials, args)
@@ -69,6 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N",
         help="hunt with other cases (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--since", metavar="REVISION",
+        help="only mutants of sources that changed since then (git)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample", type=_positive, metavar="N",
+        help="only so many, drawn anew at each commit; with --since, so many of the others too",
     )  # fmt: skip
     parser.add_argument("--no-cache", action="store_true", help="hunt what is known already, too")
     parser.add_argument("--markdown", type=Path, metavar="PATH", help="also write the page of docs")

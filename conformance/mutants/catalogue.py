@@ -36,9 +36,11 @@ class Edit:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A defect of the kernels named. ``survives`` is the reason, for a reader to verify, why the
-    default profile does not find it; without one it must die. ``expect`` is another fate than
-    "killed" only for the mutants that test this tool."""
+    """A defect that judging the kernels named must show: one of theirs, of a host structure, or of
+    the reference that they are compared with. ``file`` is a source under csrc/, or one of yaie/.
+    ``survives`` is the reason, for a reader to verify, why the default profile does not find it;
+    without one it must die. ``expect`` is another fate than "killed" only for the mutants that test
+    this tool."""
 
     id: str
     op: str
@@ -50,17 +52,27 @@ class Mutant:
     survives: str | None = None
     expect: Expected = "killed"
 
-    def apply(self, csrc: Path = CSRC) -> str:
+    @property
+    def in_python(self) -> bool:
+        """Whether it needs no compiler."""
+        return self.file.startswith("yaie/")
+
+    @property
+    def path(self) -> Path:
+        """Where its file is."""
+        return (ROOT if self.in_python else CSRC) / self.file
+
+    def apply(self) -> str:
         """The text of its file with the defect in it."""
-        path = csrc / self.file
-        if not path.is_file():
-            raise CatalogueError(f"mutant {self.id}: there is no file csrc/{self.file}")
-        text = path.read_text(encoding="utf-8")
+        where = self.path.relative_to(ROOT).as_posix()
+        if not self.path.is_file():
+            raise CatalogueError(f"mutant {self.id}: there is no file {where}")
+        text = self.path.read_text(encoding="utf-8")
         for edit in self.edits:
             count = text.count(edit.find)
             if count != 1:
                 raise CatalogueError(
-                    f"mutant {self.id}: must occur once in csrc/{self.file}, "
+                    f"mutant {self.id}: must occur once in {where}, "
                     f"occurs {count} times:\n{edit.find}"
                 )
             text = text.replace(edit.find, edit.replace)

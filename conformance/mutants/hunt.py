@@ -114,16 +114,19 @@ def hunt(trial: Trial, toolchain: Toolchain, effort: Effort, folder: Path = FOLD
         return Fate("error", "build", reason=str(error))
     built = time.perf_counter()
     try:
-        fate = _hunted(trial, extensions, effort)
+        fate = hunted(trial, extensions, effort)
     except Exception as error:  # one mutant must not end the run
         fate = Fate("error", "harness", reason=f"{type(error).__name__}: {error}")
     return Fate(**{**asdict(fate), "build_seconds": built - started})
 
 
-def _hunted(trial: Trial, extensions: Path, effort: Effort) -> Fate:
+def hunted(trial: Trial, extensions: Path | None, effort: Effort) -> Fate:
+    """Look for a case that shows the defect, with the kernels of this folder (None: the present
+    ones)."""
+    environment = {"YAIE_EXTENSIONS": str(extensions)} if extensions else {}
     op = ops.get(trial.mutant.op)
     started = time.perf_counter()
-    with Judge({"YAIE_EXTENSIONS": str(extensions)}, TIMEOUT_S) as judge:
+    with Judge(environment, TIMEOUT_S) as judge:
         recorder: Any = Unrecorded()
         campaign = Campaign(judge, op, op.kernels[trial.kernel], recorder, SHRINK_SECONDS)
         start_up = time.perf_counter() - started

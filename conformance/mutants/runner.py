@@ -17,6 +17,7 @@ from typing import TypeVar
 import hypothesis
 import torch
 
+from conformance.mutants import overlay
 from conformance.mutants.build import FOLDER, Toolchain
 from conformance.mutants.catalogue import CSRC, ROOT, Trial
 from conformance.mutants.hunt import Effort, Fate, hunt
@@ -26,7 +27,7 @@ Result = TypeVar("Result")
 
 IRRELEVANT = {"yaie/cli.py", "yaie/record.py", "conformance/progress.py"}
 """Sources that cannot change a fate."""
-IN_HUNT = ("build.py", "hunt.py")
+IN_HUNT = ("build.py", "hunt.py", "overlay.py")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Cache:
         new.replace(path)
 
     def _path(self, trial: Trial) -> Path:
-        unit = self.toolchain.units[trial.unit]
         parts = [trial.kernel, trial.mutant.file, trial.mutant.apply(), str(self.effort)]
-        parts += [*unit.command, *self.toolchain.link, platform.python_version()]
-        parts += [str(torch.__version__), hypothesis.__version__]
+        if not trial.mutant.in_python:
+            parts += [*self.toolchain.units[trial.unit].command, *self.toolchain.link]
+        parts += [platform.python_version(), str(torch.__version__), hypothesis.__version__]
         total = hashlib.sha256("\0".join(parts).encode())
         for path in sources(trial.mutant.op):
             total.update(f"\0{path.relative_to(ROOT)}\0".encode())
@@ -70,6 +71,7 @@ def sources(op: str) -> list[Path]:
     found += [*CSRC.glob("common/*"), *CSRC.glob(f"{op}/*")]
     found += [p for p in CSRC.glob("simt/**/*") if "tests" not in p.parts]
     found += [*ROOT.glob("yaie/*.py"), *ROOT.glob("yaie/kernels/*.py")]
+    found += [*ROOT.glob("yaie/cache/*.py"), *ROOT.glob("yaie/kernels/torch_eager/*.py")]
     found += [*ROOT.glob("yaie/ops/_*.py"), ROOT / "yaie" / "ops" / f"{op}.py"]
     found += [
         ROOT / "conformance" / name for name in ("campaign.py", "strategies.py", f"test_{op}.py")
@@ -95,7 +97,11 @@ def hunt_all(
 
 def _hunt(item: tuple[Trial, Cache]) -> tuple[Trial, Fate]:
     trial, cache = item
-    fate = hunt(trial, cache.toolchain, cache.effort)
+    if trial.mutant.in_python:
+        clean = cache.toolchain.extension.parent
+        fate = overlay.hunt(trial, clean, cache.effort, FOLDER)
+    else:
+        fate = hunt(trial, cache.toolchain, cache.effort)
     cache.put(trial, fate)
     return trial, fate
 
