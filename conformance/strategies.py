@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 FLOATS = st.sampled_from(["float32", "float16", "bfloat16"])
+NARROW = st.sampled_from(["float16", "bfloat16"])
 SEEDS = st.integers(0, 2**32 - 1)
 PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 48, 64, 100, 128, 256, 512])
 HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256, 1, 3, 20])
@@ -18,6 +19,9 @@ TOKENS = st.integers(1, 40)
 
 # Extremes that shrink to the ordinary: the simplest value comes first, the wanted ones follow.
 MANY_PAGES = st.sampled_from([3, *[140_000] * 15])
+FAR_ELEMENTS = 3 << 30
+"""Of a cache that 32 bits cannot address, in elements or, as unsigned numbers, in bytes. Only the
+pages in use take memory."""
 LONG_CONTEXT = st.sampled_from([1, 33, *[8200, 4097, 8200] * 4])
 
 
@@ -71,6 +75,8 @@ def mask_options(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+RARELY = st.sampled_from([False] * 13 + [True])
+"""Drawn before all else, where Hypothesis keeps to the odds best."""
 WIDE_LENGTHS = st.sampled_from([1, 17, 33, 65, 129, 300])
 
 

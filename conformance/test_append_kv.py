@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, TOKENS
+from conformance.strategies import FAR_ELEMENTS, FLOATS, HEAD_DIMS, NARROW, RARELY, SEEDS, TOKENS
 from yaie import ops
 from yaie.fill import LAYOUTS
 
@@ -16,12 +16,16 @@ OP = ops.append_kv
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
+    far = draw(RARELY)
     S = draw(st.integers(1, 17))
     P = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
     Hk, D = draw(st.integers(1, 4)), draw(HEAD_DIMS)
     Dv = draw(st.one_of(st.just(D), HEAD_DIMS))
     if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
         S, P, Hk, D, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 8, 8
+    if far:
+        S, Hk, D, Dv = 16, 1, 128, draw(st.sampled_from([128, 8]))
+        P = FAR_ELEMENTS // (S * D)
     return ops.append_kv.Case(
         T=min(draw(st.one_of(TOKENS, st.integers(0, 600), st.just(600))), P * S),
         P=P,
@@ -29,7 +33,7 @@ def cases(draw: st.DrawFn) -> Any:
         Hk=Hk,
         D=D,
         Dv=Dv,
-        dtype=draw(FLOATS),
+        dtype=draw(NARROW if far else FLOATS),
         skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
         layout=draw(st.sampled_from(LAYOUTS)),
         cache_shift=draw(st.sampled_from([0, 0, 1, 2])),

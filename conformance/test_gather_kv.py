@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import FLOATS, HEAD_DIMS
+from conformance.strategies import FAR_ELEMENTS, FLOATS, HEAD_DIMS, NARROW, RARELY
 from conformance.test_gather_slots import spans
 from yaie import ops
 
@@ -19,15 +19,20 @@ OP = ops.gather_kv
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
+    far = draw(RARELY)
     fields = draw(spans())
     small = sum(fields["lens"]) > 200 or fields["spare"] > 1000 or fields["S"] > 64
-    D = draw(st.sampled_from([8, 3]) if small else HEAD_DIMS)
+    D, dtypes = draw(st.sampled_from([8, 3]) if small else HEAD_DIMS), FLOATS
+    if far:
+        D, small, dtypes = 64, True, NARROW
+        fields |= {"spare": FAR_ELEMENTS // (fields["S"] * D), "lens": fields["lens"][:4]}
+        fields["starts"] = fields["starts"][:4]
     return ops.gather_kv.Case(
         **fields,
         Hk=1 if small else draw(st.integers(1, 3)),
         D=D,
         Dv=draw(st.one_of(st.just(D), st.sampled_from([8, 1, 20]))),
-        dtype=draw(FLOATS),
+        dtype=draw(dtypes),
         cache_shift=draw(st.sampled_from([0, 0, 1, 2])),
         family=draw(st.sampled_from(["normal", "bits"])),
     )

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from conformance import laws
 from conformance.strategies import (
+    FAR_ELEMENTS,
     FLOATS,
     HEAD_DIMS,
+    NARROW,
     PAGE_SIZES,
+    RARELY,
     SEEDS,
+    WIDE_LENGTHS,
     mask_options,
     sequence,
     wide,
@@ -28,6 +32,7 @@ OP = ops.paged_attention
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
+    far = draw(RARELY)
     S = draw(PAGE_SIZES)
     fewest = draw(st.sampled_from([1, 1, 1, 2, 2, 3, 0]))
     D = draw(HEAD_DIMS)
@@ -40,14 +45,18 @@ def cases(draw: st.DrawFn) -> Any:
         "sequences": draw(st.lists(sequence(S), min_size=fewest, max_size=4)),
         "spare": draw(st.integers(0, 3)),
     }
-    if draw(st.sampled_from([False, False, True])):
+    if far:
+        S, D = 16, draw(st.sampled_from([64, 128]))
+        sizes |= {"S": S, "Hk": 1, "D": D, "Dv": D, "spare": FAR_ELEMENTS // (S * D)}
+        sizes["sequences"] = [(1, draw(WIDE_LENGTHS))]
+    elif draw(st.sampled_from([False, False, True])):
         sizes |= draw(wide())
     sequences = sizes.pop("sequences")
     return ops.paged_attention.Case(
         q_lens=tuple(q for q, _ in sequences),
         kv_lens=tuple(kv for _, kv in sequences),
         **sizes,
-        dtype=draw(FLOATS),
+        dtype=draw(NARROW if far else FLOATS),
         table=draw(st.sampled_from(TABLES)),
         tail=draw(st.integers(0, 2)),
         table_gap=draw(st.sampled_from([0, 0, 1, 3])),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import HEAD_DIMS, TOKENS
+from conformance.strategies import FAR_ELEMENTS, HEAD_DIMS, NARROW, RARELY, TOKENS
 from conformance.test_rope import rotary
 from yaie import ops
 
@@ -19,6 +19,7 @@ OP = ops.rope_append_kv
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
+    far = draw(RARELY)
     options = draw(rotary())
     S, P = draw(st.integers(1, 17)), draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
     Hq, Hk = draw(st.integers(1, 5)), draw(st.integers(1, 4))
@@ -26,6 +27,10 @@ def cases(draw: st.DrawFn) -> Any:
     if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
         S, P, Hk, Hq, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 2, 8
         options |= {"D": 8, "R": min(options["R"], 8)}
+    if far:
+        S, Hk, Dv = 16, 1, draw(st.sampled_from([128, 8]))
+        P = FAR_ELEMENTS // (S * 128)
+        options |= {"D": 128, "R": min(options["R"], 128), "dtype": draw(NARROW)}
     T = min(draw(st.one_of(TOKENS, st.integers(0, 300), st.just(300))), P * S)
     if not T and draw(st.booleans()):
         options["M"] = 0

@@ -509,7 +509,9 @@ tree_errors = [
 ]
 
 
-@pytest.mark.parametrize(("says", "call", "error"), tree_errors, ids=[row[0] for row in tree_errors])
+@pytest.mark.parametrize(
+    ("says", "call", "error"), tree_errors, ids=[row[0] for row in tree_errors]
+)
 def test_bad_input_is_named_and_changes_nothing(
     says: str, call: Callable[[Any, Any], None], error: type[Exception]
 ) -> None:

@@ -39,7 +39,7 @@ def job(kernel: str, regions: Regions, name: str = "paged_attention") -> Job:
         else Placement.of(a, arena.base)
         for name, a in args.items()
     }  # fmt: skip
-    return Job(op.name, kernel, places, options, arena.top, (Run(0, POISONS[0]),))
+    return Job(op.name, kernel, places, options, arena.extents, (Run(0, POISONS[0]),))
 
 
 def asked(worker: Worker, kernel: str, timeout: float = TIMEOUT_S) -> Any:

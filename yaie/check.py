@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from yaie import kernels
-from yaie.arena import GUARD, POISONS, Arena, Bytes, Placement
+from yaie.arena import GUARD, POISONS, Arena, Bytes, Extent, Placement, Regions
 from yaie.compare import Comparison, Judgement, Receipt, Verdict, Written
 from yaie.dispatch import nearest
 from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
@@ -49,7 +49,12 @@ class _Layout:
     op: Op
     call: Call
     places: Mapping[str, Any]
-    top: int
+    extents: tuple[Extent, ...]
+
+    @property
+    def top(self) -> int:
+        """One past the last byte of the arguments."""
+        return self.extents[-1][1]
 
     def named(self) -> list[tuple[str, bool, Placement]]:
         """Every tensor argument: its name, whether the op mutates it, its place."""
@@ -81,12 +86,14 @@ class Judge:
         kernels.load()
         self._worker = Worker(environment)
         self._arena = Arena()
+        self._expected = Regions()
         self._timeout = timeout
         self._served: Kernel | None = None
 
     def close(self) -> None:
         """End the worker."""
         self._worker.close()
+        self._expected.close()
 
     def __enter__(self) -> Judge:
         return self
@@ -115,22 +122,21 @@ class Judge:
             Run(1, POISONS[1], _other_schedule(case.seed)),
         )
         job = Job(
-            op.name, kernel.name, layout.places, layout.call.options, layout.top, runs, device
+            op.name, kernel.name, layout.places, layout.call.options, layout.extents, runs, device
         )
-        before = [self._arena.bytes(run.poison) for run in runs]
         try:
-            self._begin(job, before)
-            expected, after = self._reference(layout, before)
+            self._begin(job)
+            expected = self._reference(layout, runs)
             wanted = op.comparison(expected, layout.call, kernel.contract) if op.comparison else {}
             outcomes = self._finish(job, device)
-            self._check_memory(layout, wanted, outcomes, before, after, runs)
+            self._check_memory(layout, wanted, outcomes, runs)
             results = [
                 self._results(layout, wanted, o, r) for o, r in zip(outcomes, runs, strict=True)
             ]
             judgement = _judge_results(wanted, results[0])
             if not kernel.deterministic:
                 _judge_results(wanted, results[1])
-            self._check_runs(layout, wanted, job, kernel, results, before)
+            self._check_runs(layout, wanted, job, kernel, results)
         except _Fault as fault:
             return fault.verdict
         seconds = sum(outcome.seconds for outcome in outcomes)
@@ -146,11 +152,11 @@ class Judge:
     def _lay_out(self, op: Op, case: Any) -> _Layout:
         args, options = op.inputs(case, Fill(self._arena, case.seed))
         places = {name: _placed(value, self._arena.base) for name, value in args.items()}
-        return _Layout(op, op.bind(**args, **options), places, self._arena.top)
+        return _Layout(op, op.bind(**args, **options), places, self._arena.extents)
 
-    def _begin(self, job: Job, before: Sequence[Bytes]) -> None:
-        for run, bytes_ in zip(job.runs, before, strict=True):
-            self._worker.regions[run.region][: job.top] = bytes_
+    def _begin(self, job: Job) -> None:
+        for run in job.runs:
+            self._arena.write(self._worker.regions[run.region], run.poison)
         self._worker.begin(job)
 
     def _finish(self, job: Job, device: str) -> list[Outcome]:
@@ -162,44 +168,42 @@ class Judge:
                 raise _Fault("error", f"{outcome.raised.type}: {outcome.raised.message}")
         return outcomes
 
-    def _reference(self, layout: _Layout, before: Sequence[Bytes]) -> tuple[Any, list[Bytes]]:
-        """What the reference returns, and the bytes that it leaves for each run."""
+    def _reference(self, layout: _Layout, runs: Sequence[Run]) -> Any:
+        """What the reference returns; ``_expected`` holds the bytes that it leaves for each run."""
         op, options = layout.op, layout.call.options
+        for run in runs:
+            self._arena.write(self._expected[run.region], run.poison)
         if not op.signature.mutated:
-            return op.reference(**layout.call.args, **options), list(before)
-        after, returned = [], None
-        for bytes_ in before:
-            left = bytes_.copy()
-            base = torch.from_numpy(left)
+            return op.reference(**layout.call.args, **options)
+        returned = None
+        for run in runs:
+            base = torch.from_numpy(self._expected[run.region])
             args = {name: viewed(place, base) for name, place in layout.places.items()}
             returned = op.reference(**args, **options)
-            after.append(left)
-        return returned, after
+        return returned
 
     def _check_memory(
         self,
         layout: _Layout,
         wanted: Mapping[str, Comparison],
         outcomes: Sequence[Outcome],
-        before: Sequence[Bytes],
-        after: Sequence[Bytes],
         runs: Sequence[Run],
     ) -> None:
         """Every byte of the arguments is what the reference left, but for the values that are
         judged in another way."""
-        for i, run in enumerate(runs):
-            region = self._worker.regions[run.region]
-            actual = region[: layout.top]
+        for outcome, run in zip(outcomes, runs, strict=True):
+            actual, after = self._worker.regions[run.region], self._expected[run.region]
             for name, comparison in wanted.items():
                 if isinstance(comparison, Written):
                     place = layout.places[name]
-                    left = place.view(torch.from_numpy(after[i]))
+                    left = place.view(torch.from_numpy(after))
                     comparison.copy(place.view(torch.from_numpy(actual)), left)
-            if not np.array_equal(actual, after[i]):
-                at = int((actual != after[i]).argmax())
-                changed = bool(after[i][at] != before[i][at])
-                raise _describe_byte(layout, at, actual, after[i], changed)
-            _check_guards(outcomes[i], region, layout.top, run.poison)
+            for a, b in layout.extents:
+                if not np.array_equal(actual[a:b], after[a:b]):
+                    at = a + int((actual[a:b] != after[a:b]).argmax())
+                    changed = bool(after[at] != self._arena.byte(at, run.poison))
+                    raise _describe_byte(layout, at, actual, after, changed)
+            _check_guards(outcome, actual, layout.top, run.poison)
 
     def _results(
         self, layout: _Layout, wanted: Mapping[str, Comparison], outcome: Outcome, run: Run
@@ -237,7 +241,6 @@ class Judge:
         job: Job,
         kernel: Kernel,
         results: Sequence[Mapping[str, Tensor]],
-        before: Sequence[Bytes],
     ) -> None:
         """The two runs must agree bit for bit; if they do not, find out what made the
         difference."""
@@ -245,11 +248,11 @@ class Judge:
             return
         first, second = job.runs
         where = _first_difference(results[0], results[1])
-        if not _same_bits(results[0], self._again(layout, wanted, job, first, before[0])):
+        if not _same_bits(results[0], self._again(layout, wanted, job, first)):
             raise _Fault("repeat", f"the same call twice gives different bits: {where}")
         other = replace(first, schedule=second.schedule)
         if job.device == "cpu" and not _same_bits(
-            results[0], self._again(layout, wanted, job, other, before[0])
+            results[0], self._again(layout, wanted, job, other)
         ):
             raise _Fault(
                 "schedule",
@@ -268,11 +271,10 @@ class Judge:
         wanted: Mapping[str, Comparison],
         job: Job,
         run: Run,
-        before: Bytes,
     ) -> dict[str, Tensor]:
         """The results of one more run."""
         single = replace(job, runs=(run,))
-        self._begin(single, [before])
+        self._begin(single)
         (outcome,) = self._finish(single, job.device)
         return self._results(layout, wanted, outcome, run)
 
@@ -385,7 +387,7 @@ def _describe_byte(
         index = _element(place, at)
         if index is None:
             continue
-        was = place.view(torch.from_numpy(actual.copy()))[index].item()
+        was = place.view(torch.from_numpy(actual))[index].item()
         should = place.view(torch.from_numpy(expected))[index].item()
         where = f"{name}[{', '.join(map(str, index))}]"
         if mutated and should_change:

@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from yaie import dispatch, kernels, ops
-from yaie.arena import ALIGNMENT, GUARD, REGION_BYTES, Arena, Placement, Regions
+from yaie.arena import ALIGNMENT, GUARD, Arena, Extent, Placement, Regions
 from yaie.fill import Fill
 from yaie.op import Op
 
+HEAP_BYTES = 1 << 30
+"""Room for results and workspaces. A kernel that wants more has lost its measure."""
 GPU_HEAP_BYTES = 64 << 20
-"""Room on a GPU for results and workspaces, beyond the arguments."""
+"""Likewise on a GPU, where it is taken in advance, beyond twice the arguments."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """What the worker is asked to do. ``args`` holds a Placement, or a list of them, by name."""
+    """What the worker is asked to do. ``args`` holds a Placement, or a list of them, by name;
+    ``extents`` are the parts of a region that they use."""
 
     op: str
     kernel: str
     args: Mapping[str, Any]
     options: Mapping[str, Any]
-    top: int
+    extents: tuple[Extent, ...]
     runs: tuple[Run, ...]
     device: str = "cpu"
+
+    @property
+    def top(self) -> int:
+        """One past the last byte of the arguments."""
+        return self.extents[-1][1]
 
 
 @dataclass(frozen=True)
@@ -102,16 +110,17 @@ class Heap:
 
     def __post_init__(self) -> None:
         self.start = self.top
+        self.limit = min(self.base.numel(), self.start + HEAP_BYTES)
 
     def place(self, like: Tensor) -> Tensor:
         """Room for a tensor of the shape, strides and dtype of ``like``."""
         start = -(-(self.top + GUARD) // ALIGNMENT) * ALIGNMENT
         place = Placement(like.dtype, start, tuple(like.shape), tuple(like.stride()))
         end = place.end + GUARD
-        if end > self.base.numel():
+        if end > self.limit:
             raise MemoryError(
                 f"the kernel allocated {(end - self.start) / 2**20:.1f} MiB in all, there is room "
-                f"for {(self.base.numel() - self.start) / 2**20:.1f} MiB"
+                f"for {(self.limit - self.start) / 2**20:.1f} MiB"
             )
         self.base[self.top : end] = self.poison
         self.spans.append((start, place.end))
@@ -201,7 +210,8 @@ def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
         raised = Raised.by(error)
     seconds = time.perf_counter() - start
     if base is not shared and raised is None:
-        shared[: heap.top].copy_(base[: heap.top])
+        for a, b in (*job.extents, (job.top, heap.top)):
+            shared[a:b].copy_(base[a:b])
     return Outcome(results, tuple(heap.spans), raised, seconds)
 
 
@@ -231,9 +241,10 @@ def _described(result: Any, heap: Heap) -> Any:
 
 def _uploaded(shared: Tensor, job: Job) -> Tensor:
     """A copy of the arguments' part of a region on the GPU, with room for the kernel's own."""
-    heap = min(GPU_HEAP_BYTES + 2 * job.top, REGION_BYTES - job.top)
+    heap = min(GPU_HEAP_BYTES + 2 * sum(b - a for a, b in job.extents), HEAP_BYTES)
     base = torch.empty(job.top + heap, dtype=torch.uint8, device=job.device)
-    base[: job.top].copy_(shared[: job.top])
+    for a, b in job.extents:
+        base[a:b].copy_(shared[a:b])
     return base
 
 

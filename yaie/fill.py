@@ -7,7 +7,7 @@ numbers alone hide most of them: the mean of many values barely moves when one k
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -32,9 +32,16 @@ class Fill:
         self.arena = arena
         self.rng = np.random.default_rng(seed)
 
-    def slab(self, shape: Sequence[int], dtype: torch.dtype, shift: int = 0) -> Slab:
-        """A contiguous tensor, poisoned until it is written, ``shift`` elements off alignment."""
-        return self.arena.slab(shape, dtype, shift=shift)
+    def slab(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        shift: int = 0,
+        rows: Iterable[int] | None = None,
+    ) -> Slab:
+        """A contiguous tensor, poisoned until it is written, ``shift`` elements off alignment.
+        Nothing but ``rows`` of the first axis may be used (None: all), so that it may be far."""
+        return self.arena.slab(shape, dtype, shift=shift, rows=rows)
 
     def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
         """A tensor that holds ``values`` rounded to ``dtype``, laid out as ``layout`` says."""
@@ -60,6 +67,10 @@ class Fill:
     def permutation(self, n: int) -> NDArray[np.int64]:
         """The numbers 0..n-1 in random order."""
         return self.rng.permutation(n)
+
+    def some(self, count: int, n: int) -> NDArray[np.int64]:
+        """``count`` different numbers of 0..n-1 in random order, whatever n is."""
+        return self.rng.choice(n, count, replace=False)
 
     def _laid_out(self, shape: Sequence[int], dtype: torch.dtype, layout: str) -> Slab:
         if layout in ("dense", "broadcast") or len(shape) < 3:

@@ -24,7 +24,7 @@ from typing import Any
 
 from yaie.arena import Regions
 
-GRACE_S = 2.0
+GRACE_S = 10.0
 """How long a worker that has hung up may take to end."""
 START_S = 120.0
 """How long the zygote may take to import torch and the kernels."""

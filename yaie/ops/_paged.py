@@ -21,10 +21,10 @@ def page_rows(
     fill: Fill, pages: Sequence[int], spare: int, table: str
 ) -> tuple[list[list[int]], int]:
     """The pages of each sequence, and how many the pool has (``spare`` of them in no row)."""
-    total = sum(pages) + spare
-    order = fill.permutation(total).tolist()
+    used, total = sum(pages), sum(pages) + spare
+    order = fill.some(used, total).tolist()
     if table == "reversed":
-        order = list(range(total - 1, -1, -1))
+        order = list(range(total - 1, spare - 1, -1))
     ends = list(itertools.accumulate(pages))
     rows = [order[end - n : end] for n, end in zip(pages, ends, strict=True)]
     if table == "shared" and rows and rows[0]:
@@ -53,14 +53,15 @@ def paged_cache(
 ) -> Tensor:
     """[P,S,Hk,D] with the packed ``values`` of the ``kept`` positions of each sequence in their
     slots; all else is poison. ``shape`` is (P, S), ``shift`` moves it off alignment."""
-    (P, S), slots, tokens, start = shape, [], [], 0
+    (P, S), pages, offsets, tokens, start = shape, [], [], [], 0
     for row, positions in zip(rows, kept, strict=True):
-        slots += [row[j // S] * S + j % S for j in positions]
+        pages += [row[j // S] for j in positions]
+        offsets += [j % S for j in positions]
         tokens += [start + j for j in positions]
         start += positions.stop
-    cache = fill.slab((P * S, *values.shape[1:]), dtype, shift)
-    cache.write(values[tokens], torch.tensor(slots, dtype=torch.int64))
-    return cache.tensor.view(P, S, *values.shape[1:])
+    used = itertools.chain.from_iterable(rows)
+    cache = fill.slab((P, S, *values.shape[1:]), dtype, shift, used)
+    return cache.write(values[tokens], (torch.tensor(pages).long(), torch.tensor(offsets).long()))
 
 
 def keys_read(kept: Sequence[range], page_size: int, shared: bool) -> int:

@@ -21,6 +21,7 @@ Source: vLLM v0 copy_blocks, which copies in place, unordered across thread bloc
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,8 @@ from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.refusal import Refusal, Spoil, change
 from yaie.signature import FLOAT_NAMES, parse
 
+MOST_PAGES = 200_000
+"""A case of more pages than these uses few of them."""
 KINDS = ("distinct", "fan-out", "identity", "mixed")
 LAYERS = ("alike", "unlike", "shifted")
 """Layers of one page shape; of three in turn, one without elements; alike, but off alignment."""
@@ -74,15 +77,19 @@ class Case:
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Pages of random bits, the last one poison."""
-    dtype = getattr(torch, case.dtype)
+    """Pages of random bits, the last one poison; of a pool too large for memory, those that a pair
+    names and the first."""
+    dtype, far = getattr(torch, case.dtype), case.P > MOST_PAGES
+    order = fill.some(2 * case.M + 2, case.P) if far else fill.permutation(case.P)
+    pairs = case.pairs(order.tolist())
+    written = sorted({0, *itertools.chain(*pairs)}) if far else range(case.P - 1)
     caches = []
     for page in case.pages():
-        cache = fill.slab((case.P, *page), dtype, shift=int(case.layers == "shifted"))
-        if case.P > 1:
-            cache.write(fill.bits((case.P - 1, *page), dtype), slice(case.P - 1))
+        shift = int(case.layers == "shifted")
+        cache = fill.slab((case.P, *page), dtype, shift, written if far else None)
+        if written:
+            cache.write(fill.bits((len(written), *page), dtype), list(written))
         caches.append(cache.tensor)
-    pairs = case.pairs(fill.permutation(case.P).tolist())
     return {
         "caches": caches,
         "pairs": fill.tensor(torch.tensor(pairs).reshape(-1, 2), torch.int32),
@@ -117,6 +124,7 @@ WORKLOADS = {
 }
 
 EDGES: dict[str, Callable[[Case], bool]] = {
+    "more elements than 32 bits address": lambda c: c.M > 0 and c.P * math.prod(c.page) >= 1 << 31,
     "no pairs": lambda c: c.M == 0,
     "no layers": lambda c: c.L == 0,
     "identity pairs": lambda c: c.kind in ("identity", "mixed") and c.M > 0 and c.P > 1,

@@ -62,9 +62,8 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     for d in (case.D, case.Dv):
         shape = (len(slots), case.Hk, d)
         values = fill.bits(shape, dtype) if case.family == "bits" else fill.normal(*shape)
-        cache = fill.slab((P * case.S, case.Hk, d), dtype, case.cache_shift)
-        cache.write(values, slots)
-        caches.append(cache.tensor.view(P, case.S, case.Hk, d))
+        cache = fill.slab((P, case.S, case.Hk, d), dtype, case.cache_shift, slots // case.S)
+        caches.append(cache.write(values, (slots // case.S, slots % case.S)))
     args = {"k_cache": caches[0], "v_cache": caches[1], **table}
     return args, {"total": gather.total_option(case)}
 
@@ -114,6 +113,9 @@ WORKLOADS = {
 }
 
 EDGES = {
+    "more elements than 32 bits address": lambda c: (
+        sum(c.lens) > 0 and c.spare * c.S * c.Hk * c.D >= 1 << 31
+    ),
     **gather.SPAN_EDGES,
     "NaN payloads": lambda c: c.family == "bits" and sum(c.lens) > 0,
     "Dv differs from D": lambda c: c.Dv != c.D and sum(c.lens) > 0,

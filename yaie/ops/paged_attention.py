@@ -179,6 +179,9 @@ WORKLOADS = {
 }
 
 EDGES: dict[str, Callable[[Case], bool]] = {
+    "more elements than 32 bits address": lambda c: (
+        sum(c.kv_lens) > 0 and c.spare * c.S * c.Hk * c.D >= 1 << 31
+    ),
     **attention.MASK_EDGES,
     "last page full": lambda c: any(n and n % c.S == 0 for n in c.kv_lens),
     "last page of one token": lambda c: c.S > 1 and any(n % c.S == 1 for n in c.kv_lens),

@@ -90,14 +90,15 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Random distinct slots; caches that are poison except for one page of data, a table that is
     poison where no token needs it."""
     dtype, used = getattr(torch, case.dtype), case.at()
-    slots = fill.permutation(case.P * case.S)[: case.T]
+    slots = fill.some(case.T, case.P * case.S)
+    pages = {0, *(slots // case.S).tolist()}
     if case.skip:
         slots[:: case.skip] = -1 - slots[:: case.skip]
     v_shape = (case.T, case.Hk, case.Dv)
     v = fill.bits(v_shape, dtype) if case.family == "bits" else fill.normal(*v_shape)
     caches = []
     for d in (case.D, case.Dv):
-        cache = fill.slab((case.P, case.S, case.Hk, d), dtype, case.cache_shift)
+        cache = fill.slab((case.P, case.S, case.Hk, d), dtype, case.cache_shift, pages)
         if case.P:
             cache.write(fill.normal(case.S, case.Hk, d), 0)
         caches.append(cache.tensor)
@@ -174,6 +175,7 @@ WORKLOADS = {
 }
 
 EDGES: dict[str, Callable[[Case], bool]] = {
+    "more elements than 32 bits address": lambda c: c.T > 0 and c.P * c.S * c.Hk * c.D >= 1 << 31,
     "no tokens": lambda c: c.T == 0,
     "all skipped": lambda c: c.T > 0 and c.skip == 1,
     "some skipped": lambda c: c.T > 1 and c.skip > 1,
