@@ -17,9 +17,10 @@ GatherKv gather_kv_naive;
 GatherSlots gather_slots_naive;
 CommonPrefixLen common_prefix_len_naive;
 MatchTree match_tree_naive;
-PagedAttention paged_attention_naive;
+PagedAttention paged_attention_naive, paged_attention_mma_prefill;
 SplitPagedAttention paged_attention_split_kv;
 DealtPagedAttention paged_attention_mma_decode;
+VarlenAttention varlen_attention_naive, varlen_attention_tiled, varlen_attention_mma;
 Penalize penalize_naive;
 FilterTokens filter_tokens_naive;
 DrawTokens draw_tokens_naive;
@@ -173,23 +174,50 @@ void bind_prefix(py::module_& m) {
 }
 
 void bind_attention(py::module_& m) {
-    m.def(
-        "paged_attention_naive",
-        [](View out, View lse, View q, View k_cache, View v_cache, View block_table, View kv_lens,
-           View q_indptr, float scale, float softcap, int left, int right, uintptr_t stream) {
-            yaie::with_memory(
-                {result("out", out), result("lse", lse), input("q", q), input("k_cache", k_cache),
-                 input("v_cache", v_cache), input("block_table", block_table),
-                 input("kv_lens", kv_lens), input("q_indptr", q_indptr)},
-                [&] {
-                    yaie::paged_attention_naive(out, lse, q,
-                                                {k_cache, v_cache, block_table, kv_lens, q_indptr},
-                                                {scale, softcap, left, right}, stream_of(stream));
-                });
-        },
-        py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("k_cache"), py::arg("v_cache"),
-        py::arg("block_table"), py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"),
-        py::arg("softcap"), py::arg("left"), py::arg("right"), py::arg("stream"));
+    const auto paged = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View out, View lse, View q, View k_cache, View v_cache, View block_table,
+                     View kv_lens, View q_indptr, float scale, float softcap, int left, int right,
+                     uintptr_t stream) {
+                yaie::with_memory({result("out", out), result("lse", lse), input("q", q),
+                                   input("k_cache", k_cache), input("v_cache", v_cache),
+                                   input("block_table", block_table), input("kv_lens", kv_lens),
+                                   input("q_indptr", q_indptr)},
+                                  [&] {
+                                      launch(out, lse, q,
+                                             {k_cache, v_cache, block_table, kv_lens, q_indptr},
+                                             {scale, softcap, left, right}, stream_of(stream));
+                                  });
+            },
+            py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("k_cache"), py::arg("v_cache"),
+            py::arg("block_table"), py::arg("kv_lens"), py::arg("q_indptr"), py::arg("scale"),
+            py::arg("softcap"), py::arg("left"), py::arg("right"), py::arg("stream"));
+    };
+    paged("paged_attention_naive", yaie::paged_attention_naive);
+    paged("paged_attention_mma_prefill", yaie::paged_attention_mma_prefill);
+
+    const auto varlen = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View out, View lse, View q, View k, View v, View q_indptr, View kv_indptr,
+                     float scale, float softcap, int left, int right, uintptr_t stream) {
+                yaie::with_memory(
+                    {result("out", out), result("lse", lse), input("q", q), input("k", k),
+                     input("v", v), input("q_indptr", q_indptr), input("kv_indptr", kv_indptr)},
+                    [&] {
+                        launch(out, lse, q, {k, v, q_indptr, kv_indptr},
+                               {scale, softcap, left, right}, stream_of(stream));
+                    });
+            },
+            py::arg("out"), py::arg("lse"), py::arg("q"), py::arg("k"), py::arg("v"),
+            py::arg("q_indptr"), py::arg("kv_indptr"), py::arg("scale"), py::arg("softcap"),
+            py::arg("left"), py::arg("right"), py::arg("stream"));
+    };
+    varlen("varlen_attention_naive", yaie::varlen_attention_naive);
+    varlen("varlen_attention_tiled", yaie::varlen_attention_tiled);
+    varlen("varlen_attention_mma", yaie::varlen_attention_mma);
+
     m.def(
         "paged_attention_split_kv",
         [](View out, View lse, View partial_out, View partial_lse, View q, View k_cache,

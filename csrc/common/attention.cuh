@@ -1,11 +1,14 @@
-// What every attention kernel shares: where a query stands, which keys it keeps, and the score.
-// The keys that one query keeps are one interval [first, last), so kernels that take queries one by
-// one need no mask.
+// What every attention kernel shares: where a query stands, which keys it keeps, the score, and the
+// two ways in which keys and values lie in memory. The keys that one query keeps are one interval
+// [first, last), so kernels that take queries one by one need no mask.
 #pragma once
 
 #include "simt/simt.h"
 
 namespace yaie::attention {
+
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
 
 struct Options {
     float scale;
@@ -24,6 +27,8 @@ struct Paged {
     int64_t table_stride;    // of a row, in elements
     int sequences, page_size, kv_heads, dim, v_dim;
 
+    __device__ int kv_len(int b) const { return kv_lens[b]; }
+
     // Index of position j of sequence b, counted in tokens of the cache.
     __device__ int64_t slot(int b, int j) const {
         const int64_t page = block_table[b * table_stride + j / page_size];
@@ -31,14 +36,42 @@ struct Paged {
     }
 };
 
+// Keys [N,H,D] and values [N,H,Dv], packed over the batch.
+struct Packed {
+    const void* k;
+    const void* v;
+    const int* kv_indptr;  // [B+1]
+    const int* q_indptr;   // [B+1]
+    int64_t k_stride, k_head_stride, v_stride, v_head_stride;
+    int sequences, kv_heads, dim, v_dim;
+
+    __device__ int kv_len(int b) const { return kv_indptr[b + 1] - kv_indptr[b]; }
+};
+
+struct Keys {
+    int first, last;  // [first, last)
+};
+
+// The keys that the query at `position` keeps. 64 bits: a window may be as wide as an int, and a
+// position may be negative.
+__device__ inline Keys kept_keys(int64_t position, int kv_len, const Options& options) {
+    int64_t first = 0, last = kv_len;
+    if (options.left >= 0 && position > options.left) first = position - options.left;
+    if (options.right >= 0 && position + 1 + options.right < last)
+        last = position + 1 + options.right;
+    if (last < first) last = first;
+    return {static_cast<int>(first), static_cast<int>(last)};
+}
+
 struct Query {
     int sequence;
     int first, last;  // keys kept: [first, last)
 };
 
 // The sequence of packed query row t: the last b with q_indptr[b] <= t (those without queries are
-// stepped over), and the keys that the row keeps.
-__device__ inline Query find_query(const Paged& kv, const Options& options, int64_t t) {
+// stepped over), and the keys that the row keeps. KV is Paged or Packed.
+template <class KV>
+__device__ Query find_query(const KV& kv, const Options& options, int64_t t) {
     int low = 0, high = kv.sequences;  // q_indptr[low] <= t < q_indptr[high]
     while (high - low > 1) {
         const int middle = (low + high) / 2;
@@ -47,15 +80,10 @@ __device__ inline Query find_query(const Paged& kv, const Options& options, int6
         else
             high = middle;
     }
-    const int kv_len = kv.kv_lens[low];
-    // 64 bits: a window may be as wide as an int, and a position may be negative.
+    const int kv_len = kv.kv_len(low);
     const int64_t position = kv_len - (kv.q_indptr[low + 1] - t);
-    int64_t first = 0, last = kv_len;
-    if (options.left >= 0 && position > options.left) first = position - options.left;
-    if (options.right >= 0 && position + 1 + options.right < last)
-        last = position + 1 + options.right;
-    if (last < first) last = first;
-    return {low, static_cast<int>(first), static_cast<int>(last)};
+    const Keys keys = kept_keys(position, kv_len, options);
+    return {low, keys.first, keys.last};
 }
 
 __device__ inline float capped(float score, float softcap) {

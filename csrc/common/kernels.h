@@ -21,6 +21,10 @@ struct PagedKV {
     View k_cache, v_cache, block_table, kv_lens, q_indptr;
 };
 
+struct PackedKV {
+    View k, v, q_indptr, kv_indptr;
+};
+
 // The launchers of an op all have one type; csrc/bindings.cpp names them.
 using AppendKv = void(View k, View v, View k_cache, View v_cache, View slots, StreamHandle stream);
 using CopyBlocks = void(const std::vector<View>& caches, View pairs, StreamHandle stream);
@@ -44,6 +48,8 @@ using SplitPagedAttention = void(View out, View lse, View partial_out, View part
 using DealtPagedAttention = void(View out, View lse, View part_out, View part_lse, View begun,
                                  View q, const PagedKV& kv, AttentionOptions options,
                                  StreamHandle stream);
+using VarlenAttention = void(View out, View lse, View q, const PackedKV& kv,
+                             AttentionOptions options, StreamHandle stream);
 using Penalize = void(View penalized, View logits, View prompt, View prompt_indptr, View output,
                       View output_indptr, View repetition, View frequency, View presence,
                       StreamHandle stream);

@@ -201,23 +201,49 @@ def _attention_options(
     )
 
 
-def _paged_attention_naive(face: Face) -> Callable[..., Any]:
-    def run(
-        q: Tensor,
-        k_cache: Tensor,
-        v_cache: Tensor,
-        block_table: Tensor,
-        kv_lens: Tensor,
-        q_indptr: Tensor,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor]:
-        out, lse = _attention_results(q, v_cache)
-        paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
-        numbers = _attention_options(q, **options)
-        face.launch("paged_attention_naive", out, lse, q, *paged, *numbers)
-        return out, lse
+def _paged_attention(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    """A variant without workspaces."""
 
-    return run
+    def make(face: Face) -> Callable[..., Any]:
+        def run(
+            q: Tensor,
+            k_cache: Tensor,
+            v_cache: Tensor,
+            block_table: Tensor,
+            kv_lens: Tensor,
+            q_indptr: Tensor,
+            **options: Any,
+        ) -> tuple[Tensor, Tensor]:
+            out, lse = _attention_results(q, v_cache)
+            paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
+            numbers = _attention_options(q, **options)
+            face.launch(f"paged_attention_{variant}", out, lse, q, *paged, *numbers)
+            return out, lse
+
+        return run
+
+    return make
+
+
+def _varlen_attention(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            q_indptr: Tensor,
+            kv_indptr: Tensor,
+            **options: Any,
+        ) -> tuple[Tensor, Tensor]:
+            out, lse = _attention_results(q, v)
+            packed = (k, v, q_indptr, kv_indptr)
+            numbers = _attention_options(q, **options)
+            face.launch(f"varlen_attention_{variant}", out, lse, q, *packed, *numbers)
+            return out, lse
+
+        return run
+
+    return make
 
 
 def _paged_attention_split_kv(face: Face) -> Callable[..., Any]:
@@ -333,15 +359,58 @@ def _split_kv_supports(call: Call) -> str | None:
     return None
 
 
-def _mma_decode_supports(call: Call) -> str | None:
+def _varlen_naive_supports(call: Call) -> str | None:
+    dv = call.axes["Dv"]
+    return f"Dv is {dv}, naive keeps at most 8192 in shared memory" if dv > 8192 else None
+
+
+def _tiled_supports(call: Call) -> str | None:
+    d, dv = call.axes["D"], call.axes["Dv"]
+    if max(d, dv) > 256:
+        return f"D is {d} and Dv is {dv}, tiled serves up to 256"
+    return _too_many_rows(call)
+
+
+def _too_many_rows(call: Call) -> str | None:
+    """Kernels whose rows are (query, head of the group) count them in an int."""
+    rows = call.axes["T"] * (call.axes["Hq"] // call.axes["Hk"])
+    return f"T * Hq / Hk is {rows}, beyond 2^31 - 1" if rows >= 2**31 else None
+
+
+def _tensor_cores(variant: str, call: Call) -> str | None:
+    """What every variant on tensor cores declines."""
     d, dv = call.axes["D"], call.axes["Dv"]
     if call.dtype == torch.float32:
-        return "dtype is float32, mma_decode serves float16 and bfloat16"
+        return f"dtype is float32, {variant} serves float16 and bfloat16"
     if d != dv or d % 8 or d > 256:
-        return f"D is {d} and Dv is {dv}, mma_decode serves D = Dv, a multiple of 8 up to 256"
+        return f"D is {d} and Dv is {dv}, {variant} serves D = Dv, a multiple of 8 up to 256"
+    return None
+
+
+def _mma_decode_supports(call: Call) -> str | None:
+    return _tensor_cores("mma_decode", call) or _unaligned_caches(call)
+
+
+def _mma_prefill_supports(call: Call) -> str | None:
+    return _tensor_cores("mma_prefill", call) or _unaligned_caches(call) or _too_many_rows(call)
+
+
+def _unaligned_caches(call: Call) -> str | None:
     for name in ("k_cache", "v_cache"):
         if call.args[name].data_ptr() % 16:
             return f"{name} does not start at a multiple of 16 bytes"
+    return None
+
+
+def _mma_supports(call: Call) -> str | None:
+    declined = _tensor_cores("mma", call) or _too_many_rows(call)
+    if declined:
+        return declined
+    for name in ("k", "v"):
+        rows = call.args[name]
+        starts = (rows.data_ptr(), *(2 * stride for stride in rows.stride()[:2]))
+        if any(start % 16 for start in starts):
+            return f"rows of {name} do not start at multiples of 16 bytes"
     return None
 
 
@@ -354,6 +423,8 @@ def _plain_pages(call: Call) -> str | None:
     return f"elements of {max(odd)} bytes, serves 1, 2, 4 and 8" if odd else None
 
 
+ON_TENSOR_CORES = Contract(p_rounded=True, accumulator="tensor_core")
+
 VARIANTS = (
     Variant("append_kv", "naive", _append_kv("naive")),
     Variant("append_kv", "vec", _append_kv("vec"), preference=10),
@@ -363,7 +434,7 @@ VARIANTS = (
     Variant("gather_slots", "naive", _gather_slots),
     Variant("common_prefix_len", "naive", _common_prefix_len),
     Variant("match_tree", "naive", _match_tree),
-    Variant("paged_attention", "naive", _paged_attention_naive, _fits_in_shared),
+    Variant("paged_attention", "naive", _paged_attention("naive"), _fits_in_shared),
     Variant(
         "paged_attention",
         "split_kv",
@@ -376,7 +447,27 @@ VARIANTS = (
         "mma_decode",
         _paged_attention_mma_decode,
         _mma_decode_supports,
-        Contract(p_rounded=True, accumulator="tensor_core"),
+        ON_TENSOR_CORES,
+        preference=20,
+    ),
+    Variant(
+        "paged_attention",
+        "mma_prefill",
+        _paged_attention("mma_prefill"),
+        _mma_prefill_supports,
+        ON_TENSOR_CORES,
+        preference=15,
+    ),
+    Variant("varlen_attention", "naive", _varlen_attention("naive"), _varlen_naive_supports),
+    Variant(
+        "varlen_attention", "tiled", _varlen_attention("tiled"), _tiled_supports, preference=10
+    ),
+    Variant(
+        "varlen_attention",
+        "mma",
+        _varlen_attention("mma"),
+        _mma_supports,
+        ON_TENSOR_CORES,
         preference=20,
     ),
     Variant("penalize", "naive", _filling("penalize_naive", _rows_of)),

@@ -1,0 +1,58 @@
+// Launching attention::prefill, for the launchers of both ops that it serves.
+#pragma once
+
+#include "common/check.h"
+#include "common/kernels.h"
+#include "common/prefill.cuh"
+#include "common/row_tile.h"
+
+namespace yaie::attention {
+
+// What the kernel asks of the call beyond the op's own door, and its parameters.
+inline PrefillParams prefill_params(const Door& door, const View& out, const View& lse,
+                                    const View& q) {
+    door.require(q.dtype != DType::float32, "serves float16 and bfloat16");
+    door.require(door["D"] == door["Dv"] && door["D"] % 8 == 0 && door["D"] <= 256,
+                 "serves D = Dv, a multiple of 8 up to 256");
+    door.require(AccessWidth().fold(out.data).bytes() == 16, "out: must start at 16 bytes");
+    require_rows(door);
+    const auto wide = AccessWidth().fold(q.data).fold(q.stride[0] * 2).fold(q.stride[1] * 2);
+    return {q.data,
+            q.stride[0],
+            q.stride[1],
+            static_cast<int>(door["Hq"]),
+            static_cast<int>(door["Hq"] / door["Hk"]),
+            wide.bytes() == 16,
+            out.data,
+            lse.as<float>()};
+}
+
+template <class Tile, class KV>
+void launch_prefill(const Door& door, const PrefillParams& p, const KV& kv, const Options& options,
+                    StreamHandle stream) {
+    const int64_t slots = first_slot<Tile>(door["T"], kv.sequences, p.group);
+    SIMT_LAUNCH((prefill<Tile, KV>), grid_x(door, slots * kv.kv_heads), Tile::kThreads,
+                Tile::kSharedBytes, static_cast<simt::Stream>(stream), p, kv, options);
+}
+
+template <class T, class KV>
+void launch_prefill_for_dim(const Door& door, const PrefillParams& p, const KV& kv,
+                            const Options& options, StreamHandle stream) {
+    if (kv.dim <= 64)
+        launch_prefill<PrefillTile<T, 64>>(door, p, kv, options, stream);
+    else if (kv.dim <= 128)
+        launch_prefill<PrefillTile<T, 128>>(door, p, kv, options, stream);
+    else
+        launch_prefill<PrefillTile<T, 256>>(door, p, kv, options, stream);
+}
+
+template <class KV>
+void launch_prefill_for(DType dtype, const Door& door, const PrefillParams& p, const KV& kv,
+                        const Options& options, StreamHandle stream) {
+    if (dtype == DType::float16)
+        launch_prefill_for_dim<__half>(door, p, kv, options, stream);
+    else
+        launch_prefill_for_dim<__nv_bfloat16>(door, p, kv, options, stream);
+}
+
+}  // namespace yaie::attention
