@@ -29,16 +29,16 @@
 
 namespace yaie::attention {
 
-// Sizes of the kernel for D <= kColumns; the columns beyond D are zero. A tile for other
-// instructions has the same names.
-template <class Element, int kColumns>
+// Sizes of the kernel for D <= kColumns; the columns beyond D are zero. kBlocks: of an SM, that
+// registers must allow. A tile for other instructions has the same names.
+template <class Element, int kColumns, int kWarpCount, int kMmaCount, int kKeyCount, int kBlockCount>
 struct PrefillTile {
     using T = Element;
     static constexpr int kDim = kColumns;
-    static constexpr int kMmaRows = kDim <= 128 ? 2 : 1;  // mma tiles of 16 rows, of a warp
-    static constexpr int kWarps = kDim <= 128 ? 4 : 8;
-    static constexpr int kBlocks = kDim <= 128 ? 2 : 1;  // of an SM, that registers must allow
-    static constexpr int kKeys = kDim <= 128 ? 64 : 32;
+    static constexpr int kWarps = kWarpCount;
+    static constexpr int kMmaRows = kMmaCount;  // mma tiles of 16 rows, of a warp
+    static constexpr int kKeys = kKeyCount;
+    static constexpr int kBlocks = kBlockCount;
     static constexpr int kStages = 2;
     static constexpr int kWarpRows = 16 * kMmaRows;
     static constexpr int kRows = kWarps * kWarpRows;
