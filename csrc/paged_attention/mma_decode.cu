@@ -28,36 +28,48 @@ void launch_for_dim(const DecodeParams& p, const attention::Paged& kv,
         launch<DecodeTile<T, 256>>(p, kv, options, blocks, stream);
 }
 
+void check_parts(Door& door, const View& part_out, const View& part_lse, const View& begun,
+                 const attention::Paged& paged, DType dtype) {
+    door.admit("part_out", part_out, {"slots", "16", "Dv"}, Kind::float32, Layout::contiguous)
+        .admit("part_lse", part_lse, {"slots", "16"}, Kind::float32, Layout::contiguous)
+        .admit("begun", begun, {"blocks", "5"}, Kind::int32, Layout::contiguous);
+    door.require(door["blocks"] >= 1 && door["slots"] == 2 * door["blocks"],
+                 "needs two slots a block");
+    door.require(dtype != DType::float32, "mma_decode serves float16 and bfloat16");
+    door.require(door["D"] == door["Dv"] && door["D"] % 8 == 0 && door["D"] <= 256,
+                 "mma_decode serves D = Dv, a multiple of 8 up to 256");
+    door.require(AccessWidth().fold(paged.k).fold(paged.v).bytes() == 16,
+                 "mma_decode needs caches that start at multiples of 16 bytes");
+}
+
+DecodeParams params(const Door& door, const View& out, const View& lse, const View& part_out,
+                    const View& part_lse, const View& begun, const View& q) {
+    DecodeParams p{};
+    p.q = q.data;
+    p.q_stride = q.stride[0];
+    p.q_head_stride = q.stride[1];
+    p.heads = static_cast<int>(door["Hq"]);
+    p.group = static_cast<int>(door["Hq"] / door["Hk"]);
+    p.out = out.data;
+    p.lse = lse.as<float>();
+    p.part_out = part_out.as<float>();
+    p.part_lse = part_lse.as<float>();
+    p.begun = begun.as<int>();
+    return p;
+}
+
 }  // namespace
 
 void paged_attention_mma_decode(View out, View lse, View part_out, View part_lse, View begun,
                                 View q, const PagedKV& kv, AttentionOptions options,
                                 StreamHandle stream) {
     Door door = paged_attention::check(out, lse, q, kv);
-    door.admit("part_out", part_out, {"slots", "16", "Dv"}, Kind::float32, Layout::contiguous)
-        .admit("part_lse", part_lse, {"slots", "16"}, Kind::float32, Layout::contiguous)
-        .admit("begun", begun, {"blocks", "5"}, Kind::int32, Layout::contiguous);
     const attention::Paged paged = paged_attention::paged(door, kv);
-    door.require(q.dtype != DType::float32, "mma_decode serves float16 and bfloat16");
-    door.require(door["D"] == door["Dv"] && door["D"] % 8 == 0 && door["D"] <= 256,
-                 "mma_decode serves D = Dv, a multiple of 8 up to 256");
-    door.require(AccessWidth().fold(paged.k).fold(paged.v).bytes() == 16,
-                 "mma_decode needs caches that start at multiples of 16 bytes");
+    check_parts(door, part_out, part_lse, begun, paged, q.dtype);
     if (lse.size() == 0) return;
-    const int group = static_cast<int>(door["Hq"] / door["Hk"]);
-    const DecodeParams p{q.data,
-                         q.stride[0],
-                         q.stride[1],
-                         static_cast<int>(door["Hq"]),
-                         group,
-                         out.data,
-                         lse.as<float>(),
-                         part_out.as<float>(),
-                         part_lse.as<float>(),
-                         begun.as<int>()};
-    const int blocks = static_cast<int>(door["blocks"]);
-    door.require(blocks >= 1 && door["slots"] == 2 * blocks, "needs two slots a block");
+    const DecodeParams p = params(door, out, lse, part_out, part_lse, begun, q);
     const attention::Options o = paged_attention::options(options);
+    const int blocks = static_cast<int>(door["blocks"]);
     if (q.dtype == DType::float16)
         launch_for_dim<__half>(p, paged, o, blocks, stream);
     else

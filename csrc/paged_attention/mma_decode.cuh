@@ -84,15 +84,11 @@ __device__ inline Unit unit_of(const Sequence& s, int tile, int group, int keys_
     Unit unit;
     unit.first_row = tile * 16;
     unit.rows = min(16, s.queries * group - unit.first_row);
-    const int64_t first = s.keys - s.queries + unit.first_row / group;  // positions
-    const int64_t last = s.keys - s.queries + (unit.first_row + unit.rows - 1) / group;
-    int64_t low = 0, high = s.keys;
-    if (options.left >= 0 && first > options.left) low = first - options.left;
-    if (options.right >= 0 && last + 1 + options.right < high) high = last + 1 + options.right;
-    if (high < low) high = low;
-    unit.first_key = static_cast<int>(low);
-    unit.end_key = static_cast<int>(high);
-    unit.tiles = max(1, static_cast<int>((high - low + keys_of_tile - 1) / keys_of_tile));
+    const int64_t top = int64_t(s.keys) - s.queries + unit.first_row / group;  // positions
+    const int64_t bottom = int64_t(s.keys) - s.queries + (unit.first_row + unit.rows - 1) / group;
+    unit.first_key = attention::kept_keys(top, s.keys, options).first;
+    unit.end_key = max(unit.first_key, attention::kept_keys(bottom, s.keys, options).last);
+    unit.tiles = max(1, (unit.end_key - unit.first_key + keys_of_tile - 1) / keys_of_tile);
     return unit;
 }
 
@@ -281,18 +277,6 @@ struct Loader {
     }
 };
 
-// Two floats as two elements of a register.
-template <class T>
-__device__ uint32_t pack(float low, float high) {
-    union {
-        T halves[2];
-        uint32_t whole;
-    } both;
-    both.halves[0] = simt::from_float<T>(low);
-    both.halves[1] = simt::from_float<T>(high);
-    return both.whole;
-}
-
 // Copies the rows of a unit to shared memory, as a tile [16,kDim]; what is no row or column is zero.
 template <class Tile>
 __device__ void load_queries(typename Tile::T* q_tile, const DecodeParams& p,
@@ -324,12 +308,9 @@ struct WarpState {
             const int row = threadIdx.x % 32 / 4 + 8 * i;
             const int query = (c.unit.first_row + row) / group;
             const int64_t position = int64_t(c.sequence.keys) - c.sequence.queries + query;
-            int64_t low = 0, high = c.sequence.keys;
-            if (options.left >= 0 && position > options.left) low = position - options.left;
-            if (options.right >= 0 && position + 1 + options.right < high)
-                high = position + 1 + options.right;
-            first[i] = static_cast<int>(low);
-            last[i] = static_cast<int>(high < low || row >= c.unit.rows ? low : high);
+            const attention::Keys keys = attention::kept_keys(position, c.sequence.keys, options);
+            first[i] = keys.first;
+            last[i] = row < c.unit.rows ? keys.last : keys.first;
             most[i] = -INFINITY;
             total[i] = 0.0f;
         }
@@ -339,9 +320,6 @@ struct WarpState {
             for (int i = 0; i < 4; ++i) out[n][i] = 0.0f;
     }
 };
-
-constexpr float kLog2E = 1.4426950408889634f;
-constexpr float kLn2 = 0.6931471805599453f;
 
 // Adds the 16 keys of this warp of a tile.
 template <class Tile>
@@ -376,7 +354,7 @@ __device__ void add_keys(WarpState<Tile>& s, const typename Tile::T* q_tile,
             const int key = first_key + n * 8 + i % 2, row = i / 2;
             const float x = attention::capped(options.scale * score[n][i], options.softcap);
             const bool kept = key >= s.first[row] && key < s.last[row];
-            score[n][i] = kept ? x * kLog2E : -INFINITY;
+            score[n][i] = kept ? x * attention::kLog2E : -INFINITY;
             new_most[row] = fmaxf(new_most[row], score[n][i]);
         }
 #pragma unroll
@@ -409,9 +387,10 @@ __device__ void add_keys(WarpState<Tile>& s, const typename Tile::T* q_tile,
     }
 
     // pass 4: out [16,kDim] += weights [16,16 keys] · v [16 keys,kDim]
-    const uint32_t weights[4] = {
-        pack<T>(score[0][0], score[0][1]), pack<T>(score[0][2], score[0][3]),
-        pack<T>(score[1][0], score[1][1]), pack<T>(score[1][2], score[1][3])};
+    const uint32_t weights[4] = {simt::pack_floats<T>(score[0][0], score[0][1]),
+                                 simt::pack_floats<T>(score[0][2], score[0][3]),
+                                 simt::pack_floats<T>(score[1][0], score[1][1]),
+                                 simt::pack_floats<T>(score[1][2], score[1][3])};
     const int v_row = first_row + lane % 16, v_side = lane / 16;
 #pragma unroll
     for (int d = 0; d < Tile::kDim / 16; ++d) {
@@ -472,8 +451,8 @@ __device__ void finish(WarpState<Tile>& s, float* merge, Piece piece, const Deco
                 total += share * warp_total[w][row];
                 sum += share * merge[(w * Tile::kMergeRows + row - start) * Tile::kDim + d];
             }
-            const float value = total > 0.0f ? sum / total : 0.0f;
-            const float lse = total > 0.0f ? most * kLn2 + logf(total) : -INFINITY;
+            const float value = total == 0.0f ? 0.0f : sum / total;
+            const float lse = total == 0.0f ? -INFINITY : most * attention::kLn2 + logf(total);
             if (piece.whole) {
                 const int in_sequence = c.unit.first_row + row;
                 const int64_t at =
@@ -570,14 +549,14 @@ __global__ void merge_pieces(DecodeParams p, int dim) {
     const int in_sequence = unit.first_row + row;
     const int64_t result = (unit.first_query + in_sequence / p.group) * int64_t(p.heads) +
                            unit.head * p.group + in_sequence % p.group;
-    if (lane == 0) p.lse[result] = total > 0.0f ? most + logf(total) : -INFINITY;
+    if (lane == 0) p.lse[result] = total == 0.0f ? -INFINITY : most + logf(total);
     for (int d = lane; d < dim; d += 32) {
         float sum = 0.0f;
 #pragma unroll 8
         for (int block = blockIdx.x; block <= unit.last_block; ++block)
             sum += weight(block) * p.part_out[slot(block) * dim + d];
         static_cast<T*>(p.out)[result * dim + d] =
-            simt::from_float<T>(total > 0.0f ? sum / total : 0.0f);
+            simt::from_float<T>(total == 0.0f ? 0.0f : sum / total);
     }
 }
 
