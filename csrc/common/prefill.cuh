@@ -31,7 +31,8 @@ namespace yaie::attention {
 
 // Sizes of the kernel for D <= kColumns; the columns beyond D are zero. kBlocks: of an SM, that
 // registers must allow. A tile for other instructions has the same names.
-template <class Element, int kColumns, int kWarpCount, int kMmaCount, int kKeyCount, int kBlockCount>
+template <class Element, int kColumns, int kWarpCount, int kMmaCount, int kKeyCount,
+          int kBlockCount>
 struct PrefillTile {
     using T = Element;
     static constexpr int kDim = kColumns;
@@ -122,11 +123,12 @@ struct KeyRows<Tile, Packed> {
     }
     __device__ void fetch(const Packed&, const RowTile&, int) {}
     __device__ void publish(int) const {}
-    __device__ int64_t token(int tile, int key) const { return int64_t(tile) * Tile::kKeys + key; }
+    __device__ int token(int tile, int key) const { return tile * Tile::kKeys + key; }
     __device__ const T* k(const Packed&) const { return starts[0]; }
     __device__ const T* v(const Packed&) const { return starts[1]; }
-    __device__ int64_t k_stride(const Packed& kv) const { return kv.k_stride; }
-    __device__ int64_t v_stride(const Packed& kv) const { return kv.v_stride; }
+    // The launcher has made sure that these fit; one wide multiplication finds a row.
+    __device__ int k_stride(const Packed& kv) const { return static_cast<int>(kv.k_stride); }
+    __device__ int v_stride(const Packed& kv) const { return static_cast<int>(kv.v_stride); }
 };
 
 // Keys in pages: a thread a key looks its slot up a tile before the copies want it, and leaves it in
@@ -174,10 +176,10 @@ __device__ void copy_keys(typename Tile::T* stage, const KV& kv, const KeyRows<T
 #pragma unroll
     for (int key = 0; key < Tile::kKeys; key += Tile::kRowsAtOnce) {
         const bool wanted = key + first < here;
-        const int64_t token = wanted ? rows.token(tile, key + first) : 0;
+        const auto token = wanted ? rows.token(tile, key + first) : 0;
         T* to = stage + chunk_offset<Tile>(first, chunk) + key * Tile::kDim;
-        simt::cp_async<16>(to, k + token * rows.k_stride(kv), wanted);
-        simt::cp_async<16>(to + Tile::kTile, v + token * rows.v_stride(kv), wanted);
+        simt::cp_async<16>(to, k + int64_t(token) * rows.k_stride(kv), wanted);
+        simt::cp_async<16>(to + Tile::kTile, v + int64_t(token) * rows.v_stride(kv), wanted);
     }
 }
 
@@ -445,14 +447,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
             int(threadIdx.x) < t.rows ? t.kept(threadIdx.x, p.group, options) : Keys{0, 0};
 
     // pass 1: fill all stages but one
-    const int keys = t.keys;
     KeyRows<Tile, KV> rows(kv, t);
-    if (keys > 0) copy_queries<Tile>(q_tile, p, t, kv.dim);
+    if (t.keys > 0) copy_queries<Tile>(q_tile, p, t, kv.dim);
     for (int i = 0; i < Tile::kStages; ++i) {
         rows.fetch(kv, t, i);
         rows.publish(i);
     }
-    __syncthreads();  // what went to shared memory is there for all
+    __syncthreads();                     // what went to shared memory is there for all
+    const int& keys = shared_tile.keys;  // loaded anew after each barrier
     const auto copy_tile = [&](int i) {
         if (i * Tile::kKeys < keys)
             copy_keys<Tile>(stages + i % Tile::kStages * 2 * Tile::kTile, kv, rows, i, keys);
