@@ -13,10 +13,14 @@ namespace py = pybind11;
 namespace yaie {
 AppendKv append_kv_naive, append_kv_vec;
 CopyBlocks copy_blocks_naive, copy_blocks_vec;
-GatherKv gather_kv_naive;
-GatherSlots gather_slots_naive;
+GatherKv gather_kv_naive, gather_kv_vec;
+GatherSlots gather_slots_naive, gather_slots_vec;
 CommonPrefixLen common_prefix_len_naive;
 MatchTree match_tree_naive;
+Rope rope_naive, rope_vec;
+RopeAppendKv rope_append_kv_naive, rope_append_kv_vec;
+MergeStates merge_states_naive, merge_states_vec;
+MergeStatesN merge_states_n_naive, merge_states_n_vec;
 PagedAttention paged_attention_naive, paged_attention_mma_prefill;
 SplitPagedAttention paged_attention_split_kv;
 DealtPagedAttention paged_attention_mma_decode;
@@ -111,33 +115,111 @@ void bind_movers(py::module_& m) {
     copy("copy_blocks_naive", yaie::copy_blocks_naive);
     copy("copy_blocks_vec", yaie::copy_blocks_vec);
 
-    m.def(
-        "gather_kv_naive",
-        [](View k, View v, View k_cache, View v_cache, View block_table, View kv_indptr,
-           View kv_start, uintptr_t stream) {
-            yaie::with_memory({result("k", k), result("v", v), input("k_cache", k_cache),
-                               input("v_cache", v_cache), input("block_table", block_table),
-                               input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
-                              [&] {
-                                  yaie::gather_kv_naive(k, v, k_cache, v_cache, block_table,
-                                                        kv_indptr, kv_start, stream_of(stream));
-                              });
-        },
-        py::arg("k"), py::arg("v"), py::arg("k_cache"), py::arg("v_cache"), py::arg("block_table"),
-        py::arg("kv_indptr"), py::arg("kv_start"), py::arg("stream"));
-    m.def(
-        "gather_slots_naive",
-        [](View slots, View block_table, View kv_indptr, View kv_start, int64_t page_size,
-           uintptr_t stream) {
-            yaie::with_memory({result("slots", slots), input("block_table", block_table),
-                               input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
-                              [&] {
-                                  yaie::gather_slots_naive(slots, block_table, kv_indptr, kv_start,
-                                                           page_size, stream_of(stream));
-                              });
-        },
-        py::arg("slots"), py::arg("block_table"), py::arg("kv_indptr"), py::arg("kv_start"),
-        py::arg("page_size"), py::arg("stream"));
+    const auto gather = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View k, View v, View k_cache, View v_cache, View block_table, View kv_indptr,
+                     View kv_start, uintptr_t stream) {
+                yaie::with_memory({result("k", k), result("v", v), input("k_cache", k_cache),
+                                   input("v_cache", v_cache), input("block_table", block_table),
+                                   input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
+                                  [&] {
+                                      launch(k, v, k_cache, v_cache, block_table, kv_indptr,
+                                             kv_start, stream_of(stream));
+                                  });
+            },
+            py::arg("k"), py::arg("v"), py::arg("k_cache"), py::arg("v_cache"),
+            py::arg("block_table"), py::arg("kv_indptr"), py::arg("kv_start"), py::arg("stream"));
+    };
+    gather("gather_kv_naive", yaie::gather_kv_naive);
+    gather("gather_kv_vec", yaie::gather_kv_vec);
+
+    const auto slots = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View slots, View block_table, View kv_indptr, View kv_start, int64_t page_size,
+                     uintptr_t stream) {
+                yaie::with_memory({result("slots", slots), input("block_table", block_table),
+                                   input("kv_indptr", kv_indptr), input("kv_start", kv_start)},
+                                  [&] {
+                                      launch(slots, block_table, kv_indptr, kv_start, page_size,
+                                             stream_of(stream));
+                                  });
+            },
+            py::arg("slots"), py::arg("block_table"), py::arg("kv_indptr"), py::arg("kv_start"),
+            py::arg("page_size"), py::arg("stream"));
+    };
+    slots("gather_slots_naive", yaie::gather_slots_naive);
+    slots("gather_slots_vec", yaie::gather_slots_vec);
+}
+
+void bind_rope(py::module_& m) {
+    const auto rope = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View y, View x, View positions, View cos_sin, bool interleaved,
+                     uintptr_t stream) {
+                yaie::with_memory(
+                    {result("y", y), input("x", x), input("positions", positions),
+                     input("cos_sin", cos_sin)},
+                    [&] { launch(y, x, positions, cos_sin, interleaved, stream_of(stream)); });
+            },
+            py::arg("y"), py::arg("x"), py::arg("positions"), py::arg("cos_sin"),
+            py::arg("interleaved"), py::arg("stream"));
+    };
+    rope("rope_naive", yaie::rope_naive);
+    rope("rope_vec", yaie::rope_vec);
+
+    const auto append = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View q_out, View k_cache, View v_cache, View q, View k, View v, View positions,
+                     View cos_sin, View slots, bool interleaved, uintptr_t stream) {
+                yaie::with_memory(
+                    {result("q_out", q_out), inout("k_cache", k_cache), inout("v_cache", v_cache),
+                     input("q", q), input("k", k), input("v", v), input("positions", positions),
+                     input("cos_sin", cos_sin), input("slots", slots)},
+                    [&] {
+                        launch(q_out, k_cache, v_cache, {q, k, v, positions, cos_sin, slots},
+                               interleaved, stream_of(stream));
+                    });
+            },
+            py::arg("q_out"), py::arg("k_cache"), py::arg("v_cache"), py::arg("q"), py::arg("k"),
+            py::arg("v"), py::arg("positions"), py::arg("cos_sin"), py::arg("slots"),
+            py::arg("interleaved"), py::arg("stream"));
+    };
+    append("rope_append_kv_naive", yaie::rope_append_kv_naive);
+    append("rope_append_kv_vec", yaie::rope_append_kv_vec);
+}
+
+void bind_merge(py::module_& m) {
+    const auto merge = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View out, View lse, View a, View lse_a, View b, View lse_b, uintptr_t stream) {
+                yaie::with_memory(
+                    {result("out", out), result("lse", lse), input("a", a), input("lse_a", lse_a),
+                     input("b", b), input("lse_b", lse_b)},
+                    [&] { launch(out, lse, {a, lse_a}, {b, lse_b}, stream_of(stream)); });
+            },
+            py::arg("out"), py::arg("lse"), py::arg("a"), py::arg("lse_a"), py::arg("b"),
+            py::arg("lse_b"), py::arg("stream"));
+    };
+    merge("merge_states_naive", yaie::merge_states_naive);
+    merge("merge_states_vec", yaie::merge_states_vec);
+
+    const auto merge_n = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View out, View lse, View states, View lses, uintptr_t stream) {
+                yaie::with_memory({result("out", out), result("lse", lse), input("states", states),
+                                   input("lses", lses)},
+                                  [&] { launch(out, lse, states, lses, stream_of(stream)); });
+            },
+            py::arg("out"), py::arg("lse"), py::arg("states"), py::arg("lses"), py::arg("stream"));
+    };
+    merge_n("merge_states_n_naive", yaie::merge_states_n_naive);
+    merge_n("merge_states_n_vec", yaie::merge_states_n_vec);
 }
 
 void bind_prefix(py::module_& m) {
@@ -370,6 +452,8 @@ PYBIND11_MODULE(YAIE_MODULE, m) {
     });
     bind_movers(m);
     bind_prefix(m);
+    bind_rope(m);
+    bind_merge(m);
     bind_attention(m);
     bind_sampling(m);
 #ifndef __CUDACC__

@@ -1,6 +1,8 @@
 // From run-time values to template parameters, in one place.
 #pragma once
 
+#include <type_traits>
+
 #include "common/view.h"
 #include "simt/simt.h"
 
@@ -54,4 +56,20 @@
                 __VA_ARGS__;               \
             }                              \
         }                                  \
+    } while (false)
+
+// Runs the code with the type name `Word` bound to a word of 16 or 8 bytes where `bytes` allows it,
+// else to one of the size of T, which is 2 or 4 bytes. Kernels that compute with T need no more.
+#define YAIE_FLOAT_WORD_SWITCH(bytes, T, Word, ...)                              \
+    do {                                                                         \
+        if (bytes >= 16) {                                                       \
+            using Word = uint4;                                                  \
+            __VA_ARGS__;                                                         \
+        } else if (bytes >= 8) {                                                 \
+            using Word = uint2;                                                  \
+            __VA_ARGS__;                                                         \
+        } else {                                                                 \
+            using Word = std::conditional_t<sizeof(T) == 2, uint16_t, uint32_t>; \
+            __VA_ARGS__;                                                         \
+        }                                                                        \
     } while (false)

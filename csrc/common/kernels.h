@@ -25,6 +25,15 @@ struct PackedKV {
     View k, v, q_indptr, kv_indptr;
 };
 
+struct AttentionState {
+    View out, lse;
+};
+
+// New tokens that are rotated and stored.
+struct Appended {
+    View q, k, v, positions, cos_sin, slots;
+};
+
 // The launchers of an op all have one type; csrc/bindings.cpp names them.
 using AppendKv = void(View k, View v, View k_cache, View v_cache, View slots, StreamHandle stream);
 using CopyBlocks = void(const std::vector<View>& caches, View pairs, StreamHandle stream);
@@ -38,6 +47,13 @@ using CommonPrefixLen = void(View length, View a, View a_indptr, View b, View b_
 using MatchTree = void(View matched, View node, View edge_tokens, View edge_indptr,
                        View child_indptr, View children, View query, View q_indptr, int64_t page,
                        StreamHandle stream);
+using Rope = void(View y, View x, View positions, View cos_sin, bool interleaved,
+                  StreamHandle stream);
+using RopeAppendKv = void(View q_out, View k_cache, View v_cache, const Appended& in,
+                          bool interleaved, StreamHandle stream);
+using MergeStates = void(View out, View lse, const AttentionState& a, const AttentionState& b,
+                         StreamHandle stream);
+using MergeStatesN = void(View out, View lse, View states, View lses, StreamHandle stream);
 using PagedAttention = void(View out, View lse, View q, const PagedKV& kv, AttentionOptions options,
                             StreamHandle stream);
 // partial_out float32 [splits,T,Hq,Dv] and partial_lse float32 [splits,T,Hq] are workspaces.

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -123,40 +123,114 @@ def _copy_blocks(variant: str) -> Callable[[Face], Callable[..., Any]]:
     return make
 
 
-def _gather_kv(face: Face) -> Callable[..., Any]:
-    def run(
-        k_cache: Tensor,
-        v_cache: Tensor,
-        block_table: Tensor,
-        kv_indptr: Tensor,
-        kv_start: Tensor | None,
-        total: int,
-    ) -> tuple[Tensor, Tensor]:
-        k, v = (
-            torch.empty(total, *cache.shape[2:], dtype=cache.dtype, device=cache.device)
-            for cache in (k_cache, v_cache)
-        )
-        start = kv_indptr[:0] if kv_start is None else kv_start
-        face.launch("gather_kv_naive", k, v, k_cache, v_cache, block_table, kv_indptr, start)
-        return k, v
+def _gather_kv(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(
+            k_cache: Tensor,
+            v_cache: Tensor,
+            block_table: Tensor,
+            kv_indptr: Tensor,
+            kv_start: Tensor | None,
+            total: int,
+        ) -> tuple[Tensor, Tensor]:
+            k, v = (
+                torch.empty(total, *cache.shape[2:], dtype=cache.dtype, device=cache.device)
+                for cache in (k_cache, v_cache)
+            )
+            start = kv_indptr[:0] if kv_start is None else kv_start
+            paged = (k_cache, v_cache, block_table, kv_indptr, start)
+            face.launch(f"gather_kv_{variant}", k, v, *paged)
+            return k, v
 
-    return run
+        return run
+
+    return make
 
 
-def _gather_slots(face: Face) -> Callable[..., Any]:
-    def run(
-        block_table: Tensor,
-        kv_indptr: Tensor,
-        kv_start: Tensor | None,
-        page_size: int,
-        total: int,
-    ) -> Tensor:
-        slots = _ints(total, block_table)
-        start = kv_indptr[:0] if kv_start is None else kv_start
-        face.launch("gather_slots_naive", slots, block_table, kv_indptr, start, page_size)
-        return slots
+def _gather_slots(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(
+            block_table: Tensor,
+            kv_indptr: Tensor,
+            kv_start: Tensor | None,
+            page_size: int,
+            total: int,
+        ) -> Tensor:
+            slots = _ints(total, block_table)
+            start = kv_indptr[:0] if kv_start is None else kv_start
+            spans = (block_table, kv_indptr, start)
+            face.launch(f"gather_slots_{variant}", slots, *spans, page_size)
+            return slots
 
-    return run
+        return run
+
+    return make
+
+
+def _rope(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(x: Tensor, positions: Tensor, cos_sin: Tensor, interleaved: bool) -> Tensor:
+            y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            face.launch(f"rope_{variant}", y, x, positions, cos_sin, interleaved)
+            return y
+
+        return run
+
+    return make
+
+
+def _rope_append_kv(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(
+            q: Tensor,
+            k: Tensor,
+            v: Tensor,
+            positions: Tensor,
+            cos_sin: Tensor,
+            k_cache: Tensor,
+            v_cache: Tensor,
+            slots: Tensor,
+            interleaved: bool,
+        ) -> Tensor:
+            q_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+            tokens = (q, k, v, positions, cos_sin, slots)
+            caches = (k_cache, v_cache)
+            face.launch(f"rope_append_kv_{variant}", q_out, *caches, *tokens, interleaved)
+            return q_out
+
+        return run
+
+    return make
+
+
+def _merge_states(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
+            merged = _state(a.shape, a)
+            face.launch(f"merge_states_{variant}", *merged, a, lse_a, b, lse_b)
+            return merged
+
+        return run
+
+    return make
+
+
+def _merge_states_n(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(states: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
+            merged = _state(states.shape[1:], states)
+            face.launch(f"merge_states_n_{variant}", *merged, states, lses)
+            return merged
+
+        return run
+
+    return make
+
+
+def _state(shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """A fresh attention state: out [T,H,D] and its lse [T,H]."""
+    out = torch.empty(shape, dtype=like.dtype, device=like.device)
+    return out, torch.empty(shape[:2], dtype=torch.float32, device=like.device)
 
 
 def _common_prefix_len(face: Face) -> Callable[..., Any]:
@@ -214,7 +288,7 @@ def _paged_attention(variant: str) -> Callable[[Face], Callable[..., Any]]:
             q_indptr: Tensor,
             **options: Any,
         ) -> tuple[Tensor, Tensor]:
-            out, lse = _attention_results(q, v_cache)
+            out, lse = _state((*q.shape[:2], v_cache.shape[-1]), q)
             paged = (k_cache, v_cache, block_table, kv_lens, q_indptr)
             numbers = _attention_options(q, **options)
             face.launch(f"paged_attention_{variant}", out, lse, q, *paged, *numbers)
@@ -235,7 +309,7 @@ def _varlen_attention(variant: str) -> Callable[[Face], Callable[..., Any]]:
             kv_indptr: Tensor,
             **options: Any,
         ) -> tuple[Tensor, Tensor]:
-            out, lse = _attention_results(q, v)
+            out, lse = _state((*q.shape[:2], v.shape[-1]), q)
             packed = (k, v, q_indptr, kv_indptr)
             numbers = _attention_options(q, **options)
             face.launch(f"varlen_attention_{variant}", out, lse, q, *packed, *numbers)
@@ -256,7 +330,7 @@ def _paged_attention_split_kv(face: Face) -> Callable[..., Any]:
         q_indptr: Tensor,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        out, lse = _attention_results(q, v_cache)
+        out, lse = _state((*q.shape[:2], v_cache.shape[-1]), q)
         splits = _splits(face, q, k_cache, block_table)
         partial_out = torch.empty(splits, *out.shape, dtype=torch.float32, device=q.device)
         partial_lse = torch.empty(splits, *lse.shape, dtype=torch.float32, device=q.device)
@@ -279,7 +353,7 @@ def _paged_attention_mma_decode(face: Face) -> Callable[..., Any]:
         q_indptr: Tensor,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        out, lse = _attention_results(q, v_cache)
+        out, lse = _state((*q.shape[:2], v_cache.shape[-1]), q)
         blocks = _dealt_blocks(face, q, k_cache, block_table)
         part_out = torch.empty(2 * blocks, 16, q.shape[-1], dtype=torch.float32, device=q.device)
         part_lse = torch.empty(2 * blocks, 16, dtype=torch.float32, device=q.device)
@@ -299,12 +373,6 @@ def _dealt_blocks(face: Face, q: Tensor, k_cache: Tensor, block_table: Tensor) -
     units = (tokens * (heads // kv_heads) // 16 + len(block_table)) * kv_heads
     tiles = units * (block_table.shape[1] * page_size // 64 + 1)
     return max(1, min(face.multiprocessors(q) * (2 if dim <= 128 else 1), tiles))
-
-
-def _attention_results(q: Tensor, v_cache: Tensor) -> tuple[Tensor, Tensor]:
-    out = torch.empty(*q.shape[:2], v_cache.shape[-1], dtype=q.dtype, device=q.device)
-    lse = torch.empty(q.shape[:2], dtype=torch.float32, device=q.device)
-    return out, lse
 
 
 def _splits(face: Face, q: Tensor, k_cache: Tensor, block_table: Tensor) -> int:
@@ -430,10 +498,20 @@ VARIANTS = (
     Variant("append_kv", "vec", _append_kv("vec"), preference=10),
     Variant("copy_blocks", "naive", _copy_blocks("naive"), _plain_pages),
     Variant("copy_blocks", "vec", _copy_blocks("vec"), _plain_pages, preference=10),
-    Variant("gather_kv", "naive", _gather_kv),
-    Variant("gather_slots", "naive", _gather_slots),
+    Variant("gather_kv", "naive", _gather_kv("naive")),
+    Variant("gather_kv", "vec", _gather_kv("vec"), preference=10),
+    Variant("gather_slots", "naive", _gather_slots("naive")),
+    Variant("gather_slots", "vec", _gather_slots("vec"), preference=10),
     Variant("common_prefix_len", "naive", _common_prefix_len),
     Variant("match_tree", "naive", _match_tree),
+    Variant("rope", "naive", _rope("naive")),
+    Variant("rope", "vec", _rope("vec"), preference=10),
+    Variant("rope_append_kv", "naive", _rope_append_kv("naive")),
+    Variant("rope_append_kv", "vec", _rope_append_kv("vec"), preference=10),
+    Variant("merge_states", "naive", _merge_states("naive")),
+    Variant("merge_states", "vec", _merge_states("vec"), preference=10),
+    Variant("merge_states_n", "naive", _merge_states_n("naive")),
+    Variant("merge_states_n", "vec", _merge_states_n("vec"), preference=10),
     Variant("paged_attention", "naive", _paged_attention("naive"), _fits_in_shared),
     Variant(
         "paged_attention",
