@@ -42,7 +42,8 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def cases() -> st.SearchStrategy[Any]:
-    return st.builds(lambda fields: ops.merge_states.Case(**fields), states())
+    shifts = st.sampled_from([0, 0, 1, 4])
+    return st.builds(lambda f, b_shift: OP.Case(**f, b_shift=b_shift), states(), shifts)
 
 
 @given(case=cases())

@@ -1,8 +1,8 @@
 // gather_kv, step 2: one search a warp for its rows' slots, then the widest words that alignment
 // allows, several of them in flight in every thread.
 //
-// A block takes so many rows of K or of V that each thread moves about kWords words. It works out
-// their slots once, in shared memory; to move a word then takes one multiplication. K and V are the
+// A block takes so many rows of K or of V that a thread holds kInFlight words. It works out their
+// slots once, in shared memory; to move a word then takes one multiplication. K and V are the
 // two halves of the grid.
 #pragma once
 
@@ -19,10 +19,9 @@ struct Side {  // out [N,words] out of cache [P*S,words]
     int words;  // of all heads of a token
 };
 
-// Rows of a block: few enough for shared memory, enough to keep all threads busy.
+// Rows of a block: those that all its threads hold at once, as far as shared memory reaches.
 __host__ __device__ inline int rows_of_block(int words) {
-    const int rows = kThreads * kInFlight / (words > 0 ? words : 1);
-    return rows < 1 ? 1 : rows < kThreads ? rows : kThreads;
+    return min(kThreads, kInFlight * max(1, kThreads / max(words, 1)));
 }
 
 template <class Word>
@@ -34,8 +33,8 @@ __global__ void __launch_bounds__(kThreads)
     const int count = static_cast<int>(min(int64_t(block_rows), rows - first));
 
     // pass 1: the slots of the rows, 32 a warp
-    const int lane = threadIdx.x % 32;
-    for (int base = threadIdx.x - lane; base < count; base += kThreads) {
+    const int lane = threadIdx.x % 32, base = threadIdx.x - lane;
+    if (base < count) {
         const int last = min(base + 32, count) - 1;
         const spans::Range range = spans::range_by_warp(batch, first + base, first + last);
         if (base + lane <= last)
@@ -50,14 +49,16 @@ __global__ void __launch_bounds__(kThreads)
     Word* out = static_cast<Word*>(side.out) + first * side.words;
     const Word* cache = static_cast<const Word*>(side.cache);
     for (int w = threadIdx.x - line * columns; w < side.words; w += columns) {
-        for (int r = line; r < count; r += lines * kInFlight) {
-            Word word[kInFlight];
+        Word word[kInFlight];
 #pragma unroll
-            for (int i = 0; i < kInFlight; ++i)
-                if (r + i * lines < count) word[i] = cache[slots[r + i * lines] * side.words + w];
+        for (int i = 0; i < kInFlight; ++i) {
+            const int row = line + i * lines;
+            if (row < count) word[i] = cache[slots[row] * side.words + w];
+        }
 #pragma unroll
-            for (int i = 0; i < kInFlight; ++i)
-                if (r + i * lines < count) out[int64_t(r + i * lines) * side.words + w] = word[i];
+        for (int i = 0; i < kInFlight; ++i) {
+            const int row = line + i * lines;
+            if (row < count) out[int64_t(row) * side.words + w] = word[i];
         }
     }
 }

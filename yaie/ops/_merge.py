@@ -131,13 +131,14 @@ def draw(
 
 
 def state(
-    fill: Fill, values: Tensor, lse: Tensor, dtype: torch.dtype, gap: int
+    fill: Fill, values: Tensor, lse: Tensor, dtype: torch.dtype, gap: int, shift: int = 0
 ) -> tuple[Tensor, Tensor]:
     """One or several states and their lses; the numbers of those that saw no key, and ``gap``
-    elements between two heads and between two rows of lse, are poison."""
+    elements between two heads and between two rows of lse, are poison. The states start ``shift``
+    elements off the allocator's alignment."""
     D, H = values.shape[-1], lse.shape[-1]
     seen = (lse != -math.inf).nonzero().unbind(1)
-    slab = fill.slab((*lse.shape, D + gap), dtype)
+    slab = fill.slab((*lse.shape, D + gap), dtype, shift)
     slab.write(values[seen], (*seen, slice(D)))
     lses = fill.slab((*lse.shape[:-1], H + gap), torch.float32)
     lses.write(lse, (..., slice(H)))

@@ -40,7 +40,8 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """lse_a and lse_b are about ``level``, lse_a ``gap`` above lse_b; ``empty`` says which side saw
-    no key (_merge.EMPTY), ``pad`` lies between heads."""
+    no key (_merge.EMPTY), ``pad`` lies between heads, and b starts ``b_shift`` elements off the
+    allocator's alignment."""
 
     T: int = at_least(0, default=4)
     H: int = at_least(1, default=2)
@@ -50,6 +51,7 @@ class Case:
     gap: float = 1.0
     level: float = 0.0
     pad: int = at_least(0, default=0)
+    b_shift: int = at_least(0, default=0)
     family: str = one_of(_merge.FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -59,7 +61,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     shape, dtype = (2, case.T, case.H, case.D), getattr(torch, case.dtype)
     states, lses = _merge.draw(fill, shape, case.family, case.empty, case.gap, case.level)
     a, lse_a = _merge.state(fill, states[0], lses[0], dtype, case.pad)
-    b, lse_b = _merge.state(fill, states[1], lses[1], dtype, case.pad)
+    b, lse_b = _merge.state(fill, states[1], lses[1], dtype, case.pad, case.b_shift)
     return {"a": a, "lse_a": lse_a, "b": b, "lse_b": lse_b}, {}
 
 
@@ -98,6 +100,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "sides that cancel": lambda c: c.family == "opposite" and c.empty == "none" and c.T > 0,
     "head dim no multiple of 8": lambda c: c.D % 8 != 0 and c.T > 0,
     "gaps between heads": lambda c: c.pad > 0 and c.T * c.H > 1,
+    "b off alignment": lambda c: c.b_shift > 0 and c.T > 0,
     "more than 256 rows": lambda c: c.T * c.H > 256,
 }
 

@@ -107,11 +107,15 @@ def cost(case: Case) -> Cost:
 
 
 _LLAMA3_8B = Case(H=32, D=128, R=128, M=8192, dtype="bfloat16", positions="ascending")
+_LLAMA3_8B_QK = replace(_LLAMA3_8B, H=40, M=32768, positions="random")  # side by side, one call
 
 WORKLOADS = {
     "llama3-8b queries, decode, batch 256": replace(_LLAMA3_8B, T=256, positions="random"),
     "llama3-8b queries, prefill, 8192 tokens": replace(_LLAMA3_8B, T=8192),
     "llama3-8b keys, prefill, 8192 tokens": replace(_LLAMA3_8B, T=8192, H=8),
+    "llama3-8b queries and keys, 256 tokens": replace(_LLAMA3_8B_QK, T=256),
+    "llama3-8b queries and keys, 2048 tokens": replace(_LLAMA3_8B_QK, T=2048),
+    "llama3-8b queries and keys, 16384 tokens": replace(_LLAMA3_8B_QK, T=16384),
     "gpt-neox-20b queries, 2048 tokens": replace(_LLAMA3_8B, T=2048, H=64, D=96, R=24, M=2048),
     "gpt-j-6b queries, 2048 tokens": replace(
         _LLAMA3_8B, T=2048, H=16, D=256, R=64, M=2048, interleaved=True

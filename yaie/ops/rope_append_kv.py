@@ -166,11 +166,12 @@ def cost(case: Case) -> Cost:
     )
 
 
-_LLAMA3_8B = Case(Hq=32, Hk=8, D=128, Dv=128, R=128, M=8192, P=2048, S=16, dtype="bfloat16")
+_LLAMA3_8B = Case(Hq=32, Hk=8, D=128, Dv=128, R=128, M=32768, P=2048, S=16, dtype="bfloat16")
 
 WORKLOADS = {
     "llama3-8b decode, batch 256": replace(_LLAMA3_8B, T=256),
-    "llama3-8b prefill, 8192 tokens": replace(_LLAMA3_8B, T=8192, positions="ascending"),
+    "llama3-8b prefill, 2048 tokens": replace(_LLAMA3_8B, T=2048, positions="ascending"),
+    "llama3-8b prefill, 16384 tokens": replace(_LLAMA3_8B, T=16384, positions="ascending"),
     "llama3-8b decode, padded batch": replace(_LLAMA3_8B, T=256, skip=4),
 }
 
