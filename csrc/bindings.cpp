@@ -25,11 +25,15 @@ PagedAttention paged_attention_naive, paged_attention_mma_prefill;
 SplitPagedAttention paged_attention_split_kv;
 DealtPagedAttention paged_attention_mma_decode;
 VarlenAttention varlen_attention_naive, varlen_attention_tiled, varlen_attention_mma;
-Penalize penalize_naive;
+Penalize penalize_naive, penalize_tiled;
 FilterTokens filter_tokens_naive;
+SplitFilterTokens filter_tokens_split;
 DrawTokens draw_tokens_naive;
+SplitDrawTokens draw_tokens_split;
 Sample sample_naive;
+SplitSample sample_split;
 Greedy greedy_naive;
+SplitGreedy greedy_split;
 }  // namespace yaie
 
 namespace {
@@ -344,25 +348,28 @@ void bind_attention(py::module_& m) {
         py::arg("left"), py::arg("right"), py::arg("stream"));
 }
 
-void bind_sampling(py::module_& m) {
+void bind_penalize(py::module_& m, const char* name, yaie::Penalize* launch) {
     m.def(
-        "penalize_naive",
-        [](View penalized, View logits, View prompt, View prompt_indptr, View output,
-           View output_indptr, View repetition, View frequency, View presence, uintptr_t stream) {
+        name,
+        [launch](View penalized, View logits, View prompt, View prompt_indptr, View output,
+                 View output_indptr, View repetition, View frequency, View presence,
+                 uintptr_t stream) {
             yaie::with_memory(
                 {result("penalized", penalized), input("logits", logits), input("prompt", prompt),
                  input("prompt_indptr", prompt_indptr), input("output", output),
                  input("output_indptr", output_indptr), input("repetition", repetition),
                  input("frequency", frequency), input("presence", presence)},
                 [&] {
-                    yaie::penalize_naive(penalized, logits, prompt, prompt_indptr, output,
-                                         output_indptr, repetition, frequency, presence,
-                                         stream_of(stream));
+                    launch(penalized, logits, prompt, prompt_indptr, output, output_indptr,
+                           repetition, frequency, presence, stream_of(stream));
                 });
         },
         py::arg("penalized"), py::arg("logits"), py::arg("prompt"), py::arg("prompt_indptr"),
         py::arg("output"), py::arg("output_indptr"), py::arg("repetition"), py::arg("frequency"),
         py::arg("presence"), py::arg("stream"));
+}
+
+void bind_filter_tokens(py::module_& m) {
     m.def(
         "filter_tokens_naive",
         [](View probs, View logits, View temperature, View top_k, View top_p, View min_p,
@@ -378,6 +385,26 @@ void bind_sampling(py::module_& m) {
         py::arg("probs"), py::arg("logits"), py::arg("temperature"), py::arg("top_k"),
         py::arg("top_p"), py::arg("min_p"), py::arg("stream"));
     m.def(
+        "filter_tokens_split",
+        [](View probs, View work, View work_a_row, View logits, View temperature, View top_k,
+           View top_p, View min_p, uintptr_t stream) {
+            yaie::with_memory({result("probs", probs), workspace("work", work),
+                               workspace("work_a_row", work_a_row), input("logits", logits),
+                               input("temperature", temperature), input("top_k", top_k),
+                               input("top_p", top_p), input("min_p", min_p)},
+                              [&] {
+                                  yaie::filter_tokens_split(probs, work, work_a_row, logits,
+                                                            temperature, top_k, top_p, min_p,
+                                                            stream_of(stream));
+                              });
+        },
+        py::arg("probs"), py::arg("work"), py::arg("work_a_row"), py::arg("logits"),
+        py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
+        py::arg("stream"));
+}
+
+void bind_draw_tokens(py::module_& m) {
+    m.def(
         "draw_tokens_naive",
         [](View token, View probs, View seed, View position, uintptr_t stream) {
             yaie::with_memory(
@@ -387,6 +414,21 @@ void bind_sampling(py::module_& m) {
         },
         py::arg("token"), py::arg("probs"), py::arg("seed"), py::arg("position"),
         py::arg("stream"));
+    m.def(
+        "draw_tokens_split",
+        [](View token, View work, View probs, View seed, View position, uintptr_t stream) {
+            yaie::with_memory(
+                {result("token", token), workspace("work", work), input("probs", probs),
+                 input("seed", seed), input("position", position)},
+                [&] {
+                    yaie::draw_tokens_split(token, work, probs, seed, position, stream_of(stream));
+                });
+        },
+        py::arg("token"), py::arg("work"), py::arg("probs"), py::arg("seed"), py::arg("position"),
+        py::arg("stream"));
+}
+
+void bind_sample(py::module_& m) {
     m.def(
         "sample_naive",
         [](View token, View logits, View temperature, View top_k, View top_p, View min_p, View seed,
@@ -404,12 +446,51 @@ void bind_sampling(py::module_& m) {
         py::arg("top_p"), py::arg("min_p"), py::arg("seed"), py::arg("position"),
         py::arg("stream"));
     m.def(
+        "sample_split",
+        [](View token, View work, View work_a_row, View logits, View temperature, View top_k,
+           View top_p, View min_p, View seed, View position, uintptr_t stream) {
+            yaie::with_memory(
+                {result("token", token), workspace("work", work),
+                 workspace("work_a_row", work_a_row), input("logits", logits),
+                 input("temperature", temperature), input("top_k", top_k), input("top_p", top_p),
+                 input("min_p", min_p), input("seed", seed), input("position", position)},
+                [&] {
+                    yaie::sample_split(token, work, work_a_row, logits, temperature, top_k, top_p,
+                                       min_p, seed, position, stream_of(stream));
+                });
+        },
+        py::arg("token"), py::arg("work"), py::arg("work_a_row"), py::arg("logits"),
+        py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
+        py::arg("seed"), py::arg("position"), py::arg("stream"));
+}
+
+void bind_greedy(py::module_& m) {
+    m.def(
         "greedy_naive",
         [](View token, View logits, uintptr_t stream) {
             yaie::with_memory({result("token", token), input("logits", logits)},
                               [&] { yaie::greedy_naive(token, logits, stream_of(stream)); });
         },
         py::arg("token"), py::arg("logits"), py::arg("stream"));
+    m.def(
+        "greedy_split",
+        [](View token, View work, View logits, uintptr_t stream) {
+            yaie::with_memory(
+                {result("token", token), workspace("work", work), input("logits", logits)},
+                [&] { yaie::greedy_split(token, work, logits, stream_of(stream)); });
+        },
+        py::arg("token"), py::arg("work"), py::arg("logits"), py::arg("stream"));
+}
+
+void bind_sampling(py::module_& m) {
+    bind_penalize(m, "penalize_naive", yaie::penalize_naive);
+    bind_penalize(m, "penalize_tiled", yaie::penalize_tiled);
+    bind_filter_tokens(m);
+    bind_draw_tokens(m);
+    bind_sample(m);
+    bind_greedy(m);
+    m.attr("sampling_ints_a_part") = yaie::sampling_ints_a_part();
+    m.attr("sampling_ints_a_row") = yaie::sampling_ints_a_row();
 }
 
 #ifndef __CUDACC__

@@ -75,5 +75,19 @@ using DrawTokens = void(View token, View probs, View seed, View position, Stream
 using Sample = void(View token, View logits, View temperature, View top_k, View top_p, View min_p,
                     View seed, View position, StreamHandle stream);
 using Greedy = void(View token, View logits, StreamHandle stream);
+// work int32 [B,parts,2] is a workspace: a row is dealt to so many blocks.
+using SplitDrawTokens = void(View token, View work, View probs, View seed, View position,
+                             StreamHandle stream);
+using SplitGreedy = void(View token, View work, View logits, StreamHandle stream);
+int sampling_ints_a_part();
+int sampling_ints_a_row();
+// work int32 [B,parts,sampling_ints_a_part] and work_a_row int32 [B,sampling_ints_a_row] are
+// workspaces.
+using SplitFilterTokens = void(View probs, View work, View work_a_row, View logits,
+                               View temperature, View top_k, View top_p, View min_p,
+                               StreamHandle stream);
+using SplitSample = void(View token, View work, View work_a_row, View logits, View temperature,
+                         View top_k, View top_p, View min_p, View seed, View position,
+                         StreamHandle stream);
 
 }  // namespace yaie

@@ -1,5 +1,6 @@
 // What the sampling kernels share: rows of logits, reductions over a block, the noise of a draw, and
-// the threshold that top_k, top_p and min_p amount to. One block works on one row.
+// the threshold that top_k, top_p and min_p amount to. A block works on one row (or a part of it,
+// sampling_parts.cuh).
 #pragma once
 
 #include <math.h>
@@ -8,7 +9,7 @@
 
 namespace yaie::sampling {
 
-constexpr int kThreads = 256;  // most threads of a block
+constexpr int kThreads = 256;  // most threads of a block that works on a whole row
 
 struct Rows {  // float32 [B,V]; rows may lie apart
     const float* data;
@@ -55,7 +56,7 @@ __device__ inline Candidate from_lane(Candidate x, int mask) {
 // warps, so the same row gives the same bits whatever lies beside it.
 template <class T, class Combine>
 __device__ T reduce_block(T x, Combine combine) {
-    SIMT_SHARED(T, of_warp, [kThreads / 32]);
+    SIMT_SHARED(T, of_warp, [32]);
     for (int step = 16; step > 0; step /= 2) x = combine(x, from_lane(x, step));
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;
     __syncthreads();
@@ -88,6 +89,9 @@ __device__ inline int first_largest(const float* logits, int vocabulary) {
 __device__ inline unsigned order_key(float x) {
     const unsigned bits = __float_as_uint(x + 0.0f);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+__device__ inline float of_order_key(unsigned key) {
+    return __uint_as_float(key >> 31 ? key & 0x7fffffffu : ~key);
 }
 
 // ---- The filter -------------------------------------------------------------------------------
@@ -127,15 +131,25 @@ __device__ inline unsigned top_k_threshold(const float* logits, int vocabulary, 
     return threshold;
 }
 
+// Weights are summed as integers, so that a sum is the same in any order: however many threads
+// there are, they decide alike. A row has fewer than
+// 2^24 tokens of a weight near 1, or its sums are off.
+constexpr double kWeightUnit = 0x1p40;
+
+__device__ inline unsigned long long in_weight_units(float weight) {
+    return static_cast<unsigned long long>(double(weight) * kWeightUnit);
+}
+
 // Weight of the tokens from `least` on whose keys are above `key`.
-__device__ inline float weight_above(const float* logits, int vocabulary, float most,
-                                     float temperature, unsigned least, unsigned key) {
-    float sum = 0.0f;
+__device__ inline double weight_above(const float* logits, int vocabulary, float most,
+                                      float temperature, unsigned least, unsigned key) {
+    unsigned long long sum = 0;
     for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) {
         const unsigned own = order_key(logits[v]);
-        if (own >= least && own > key) sum += expf(log_weight(logits[v], most, temperature));
+        if (own >= least && own > key)
+            sum += in_weight_units(expf(log_weight(logits[v], most, temperature)));
     }
-    return reduce_block(sum, Sum());
+    return double(reduce_block(sum, Sum())) / kWeightUnit;
 }
 
 // The lowest key that is kept. Of the keys that have at least top_p of the weight above them the
@@ -145,7 +159,7 @@ __device__ inline unsigned top_p_threshold(const float* logits, int vocabulary, 
                                            Filter filter, unsigned least) {
     if (filter.top_p >= 1.0f) return least;
     const float T = filter.temperature;
-    const float enough = filter.top_p * weight_above(logits, vocabulary, most, T, least, 0);
+    const double enough = filter.top_p * weight_above(logits, vocabulary, most, T, least, 0);
     unsigned dropped = 0;
     for (unsigned bit = 1u << 31; bit != 0; bit >>= 1)
         if (weight_above(logits, vocabulary, most, T, least, dropped | bit) >= enough)
@@ -214,6 +228,18 @@ __device__ Candidate race(int vocabulary, uint64_t seed, unsigned position, LogP
         }
     }
     return reduce_block(best, Better());
+}
+
+// The token that is drawn of what a filter keeps of a valid row. The race takes logarithms of
+// weights, which need no sum: all scores of a row would move by the same amount.
+__device__ inline int draw_kept(const float* logits, int vocabulary, float most, Filter filter,
+                                uint64_t seed, unsigned position) {
+    const Kept kept(logits, vocabulary, most, filter);
+    const auto log_p = [&](int v) {
+        const bool takes_part = kept.weight(v) > 0.0f;
+        return takes_part ? log_weight(logits[v], most, filter.temperature) : -INFINITY;
+    };
+    return race(vocabulary, seed, position, log_p).token;  // the argmax takes part: there is one
 }
 
 // ---- Launching --------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
-// sample, step 1: the threshold of filter_tokens, then the race of draw_tokens; probabilities are
-// never stored. The race takes logarithms of weights, which need no sum: all scores of a row would
-// move by the same amount.
+// sample, step 1: the threshold of filter_tokens, then the race of draw_tokens, one block a row;
+// probabilities are never stored.
 #pragma once
 
 #include "common/sampling.cuh"
@@ -21,15 +20,9 @@ __global__ void __launch_bounds__(sampling::kThreads)
         if (threadIdx.x == 0) token[b] = only;
         return;  // all threads of the block do
     }
-
-    const sampling::Kept kept(row, V, most, filter);
-    const auto log_p = [&](int v) {
-        const bool takes_part = kept.weight(v) > 0.0f;
-        return takes_part ? sampling::log_weight(row[v], most, filter.temperature) : -INFINITY;
-    };
-    const sampling::Candidate best = sampling::race(V, static_cast<uint64_t>(seed[b]),
-                                                    static_cast<unsigned>(position[b]), log_p);
-    if (threadIdx.x == 0) token[b] = best.token;  // the argmax takes part, so there is one
+    const int drawn = sampling::draw_kept(row, V, most, filter, static_cast<uint64_t>(seed[b]),
+                                          static_cast<unsigned>(position[b]));
+    if (threadIdx.x == 0) token[b] = drawn;
 }
 
 }  // namespace yaie::sample

@@ -411,6 +411,67 @@ def _filling(
     return make
 
 
+def _parts(face: Face, logits: Tensor, whole: bool = False) -> int:
+    """How many blocks a row of logits is dealt to: twice as many blocks as run side by side, where
+    there are fewer rows than that; none with less than a warp's chunks. ``whole``: only where the
+    rows cannot occupy the GPU without."""
+    rows, chunks = max(logits.shape[0], 1), logits.shape[1] // 4 + 2
+    side_by_side = face.multiprocessors(logits)
+    wanted = side_by_side // rows if whole else min(2 * side_by_side // rows, side_by_side // 4)
+    return max(1, min(wanted, chunks // 32))
+
+
+def _split_rows(launcher: str) -> Callable[[Face], Callable[..., Any]]:
+    """Calls a launcher that takes its tokens, a workspace, and the op's arguments."""
+
+    def make(face: Face) -> Callable[..., Any]:
+        def run(**args: Tensor) -> Tensor:
+            rows = next(iter(args.values()))
+            token = _token_a_row(rows)
+            work = _workspace(rows, rows.shape[0], _parts(face, rows, whole=True), 2)
+            face.launch(launcher, token, work, *args.values())
+            return token
+
+        return run
+
+    return make
+
+
+MOST_CHUNKS = 4096
+"""Chunks of four logits in a part of a row: it stays in the registers of a block."""
+
+
+def _with_window(
+    launcher: str, fresh: Callable[[Tensor], Tensor]
+) -> Callable[[Face], Callable[..., Any]]:
+    """Calls a launcher of csrc/common/sampling_window.cuh: result, workspaces, arguments."""
+
+    def make(face: Face) -> Callable[..., Any]:
+        def run(**args: Tensor) -> Tensor:
+            logits = args["logits"]
+            rows, least = logits.shape[0], -(-(logits.shape[1] // 4 + 2) // MOST_CHUNKS)
+            parts = max(least, _parts(face, logits))
+            result = fresh(logits)
+            work = _workspace(logits, rows, parts, face.module.sampling_ints_a_part)
+            work_a_row = _workspace(logits, rows, face.module.sampling_ints_a_row)
+            face.launch(launcher, result, work, work_a_row, *args.values())
+            return result
+
+        return run
+
+    return make
+
+
+def _workspace(like: Tensor, *shape: int) -> Tensor:
+    """Uninitialised int32 numbers."""
+    return torch.empty(shape, dtype=torch.int32, device=like.device)
+
+
+def _rows_supported(call: Call) -> str | None:
+    V = call.axes["V"]
+    return f"V is {V}, split serves up to 2^30" if V > 2**30 else None
+
+
 def _fits_in_shared(call: Call) -> str | None:
     d, dv = call.axes["D"], call.axes["Dv"]
     if d + dv > 8192:
@@ -549,10 +610,29 @@ VARIANTS = (
         preference=20,
     ),
     Variant("penalize", "naive", _filling("penalize_naive", _rows_of)),
+    Variant("penalize", "tiled", _filling("penalize_tiled", _rows_of), preference=10),
     Variant("filter_tokens", "naive", _filling("filter_tokens_naive", _rows_of)),
+    Variant(
+        "filter_tokens",
+        "split",
+        _with_window("filter_tokens_split", _rows_of),
+        _rows_supported,
+        preference=10,
+    ),
     Variant("draw_tokens", "naive", _filling("draw_tokens_naive", _token_a_row)),
+    Variant(
+        "draw_tokens", "split", _split_rows("draw_tokens_split"), _rows_supported, preference=10
+    ),
     Variant("sample", "naive", _filling("sample_naive", _token_a_row)),
+    Variant(
+        "sample",
+        "split",
+        _with_window("sample_split", _token_a_row),
+        _rows_supported,
+        preference=10,
+    ),
     Variant("greedy", "naive", _filling("greedy_naive", _token_a_row)),
+    Variant("greedy", "split", _split_rows("greedy_split"), _rows_supported, preference=10),
 )
 """Every kernel of csrc, once. ``preference`` orders the kernels of a GPU; the executor's kernels
 run only when they are asked for."""
