@@ -52,12 +52,13 @@ struct RowState {
     Plan plan;
     int token;  // settled: the only one kept, -1 for none
     float most;
-    int top;          // bin of the maximum
-    int first, last;  // bins in doubt, counted from the top; those before are kept
-    int base_count;   // tokens before them
-    float base_mass;  // likewise, in units of the upper edge of bin `first`
-    unsigned least;   // the lowest key that is kept of the tokens in doubt (by_key: of all)
-    float sum;        // weight of all that is kept
+    int top;                     // bin of the maximum
+    int first, last;             // bins in doubt, counted from the top; those before are kept
+    int base_count;              // tokens before them
+    float base_mass, rest_mass;  // before them, and after as far as top_k keeps; in units of the
+                                 // upper edge of bin `first`
+    unsigned least;  // the lowest key that is kept of the tokens in doubt (by_key: of all)
+    float sum;       // weight of all that is kept
     int listed;
     unsigned finished;  // parts
     Listed list[kMaxListed];
@@ -246,7 +247,9 @@ __device__ inline void choose_bins(RowState& state, const Bins& bins, Filter fil
     state.first = first;
     state.last = last;
     state.base_count = counts ? bins.count_above(first) : 0;
-    state.base_mass = bins.mass_above(first) * expf(float(first) / kBinsPerUnit);
+    const float unit = expf(-float(first) / kBinsPerUnit);
+    state.base_mass = bins.mass_above(first) / unit;
+    state.rest_mass = (bins.mass[end] - bins.mass[min(last, end)]) / unit;
     state.listed = 0;
     state.finished = 0;
 }
@@ -379,7 +382,7 @@ __device__ void decide(RowState& state, const Filter& filter, bool counts, Keep 
     left = reduce_block(left, Sum());
 
     const double base = state.base_mass;
-    const double enough = filter.top_p * (base + double(left) / kWeightUnit);
+    const double enough = filter.top_p * (base + double(left) / kWeightUnit + state.rest_mass);
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         if (state.above[i] == ~0ull) continue;
         if (filter.top_p < 1.0f && base + double(state.above[i]) / kWeightUnit >= enough) continue;

@@ -43,7 +43,7 @@ struct Step1 {
     }
 };
 
-__global__ void __launch_bounds__(sampling::kBins)
+__global__ void __launch_bounds__(sampling::kBins, 1)
     choose(sampling::Rows logits, sampling::FilterRows filters, sampling::Work work) {
     const Filter filter = filters.row(blockIdx.x);
     sampling::choose_row(logits, filter, work, /*exact_tail=*/true,

@@ -131,7 +131,7 @@ struct Step1 {
     }
 };
 
-__global__ void __launch_bounds__(sampling::kBins)
+__global__ void __launch_bounds__(sampling::kBins, 1)
     choose(sampling::Rows logits, sampling::FilterRows filters, Draws draws, sampling::Work work) {
     const int64_t b = blockIdx.x;
     const Filter filter = filters.row(b);
