@@ -12,6 +12,7 @@ namespace yaie::sampling {
 
 constexpr int kPartThreads = 512;  // most threads of a block that works on a part of a row
 constexpr int kAhead = 8;          // chunks that a thread asks for before it uses the first
+constexpr int kFewAhead = 4;       // likewise where there is much to do with each
 
 struct Chunks {  // a row
     const float* row;
@@ -50,15 +51,16 @@ struct Part {
           last(min(first + chunks_a_part, chunks)) {}
 };
 
-// The chunks of one thread, kAhead of them, loaded before the first is used. A thread that has no
+// The chunks of one thread, n of them, loaded before the first is used. A thread that has no
 // chunk left gets elements that are `outside`, so that whole warps go through a batch together.
+template <int n>
 struct Batch {
     int from;  // chunk of the block's first thread
-    float4 ahead[kAhead];
+    float4 ahead[n];
 
     __device__ Batch(const Chunks& row, const Part& part, int from, float outside) : from(from) {
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
+        for (int i = 0; i < n; ++i) {
             const bool is_there = chunk(i) < part.last;
             ahead[i] = is_there ? row.load(chunk(i), outside)
                                 : make_float4(outside, outside, outside, outside);
@@ -70,16 +72,16 @@ struct Batch {
     template <class Take>
     __device__ void each(Take take) const {
 #pragma unroll
-        for (int i = 0; i < kAhead; ++i) take(chunk(i), ahead[i]);
+        for (int i = 0; i < n; ++i) take(chunk(i), ahead[i]);
     }
 };
 
 // Calls take(chunk, its four elements) with this thread's chunks, batch by batch; all threads of a
 // block equally often.
-template <class Take>
+template <int n, class Take>
 __device__ void for_chunks(const Chunks& row, const Part& part, float outside, Take take) {
-    for (int from = part.first; from < part.last; from += kAhead * blockDim.x)
-        Batch(row, part, from, outside).each(take);
+    for (int from = part.first; from < part.last; from += n * blockDim.x)
+        Batch<n>(row, part, from, outside).each(take);
 }
 
 // The random bits of tokens v to v + 3: one Philox block, or two where they straddle.

@@ -98,8 +98,10 @@ __device__ inline bool needs_bins(const Filter& filter, int vocabulary) {
 
 // ---- survey -----------------------------------------------------------------------------------
 
+using Tile = Batch<kAhead>;  // a part
+
 // The maximum of a part, infinite where the row is invalid; as largest().
-__device__ inline float largest_of_part(const Batch& batch) {
+__device__ inline float largest_of_part(const Tile& batch) {
     float most = -INFINITY;
     bool valid = true;
     batch.each([&](int, float4 x) {
@@ -117,7 +119,7 @@ struct Lowest {
 };
 
 // The first token of a part whose logit is `most`.
-__device__ inline int first_of_part(const Chunks& row, const Batch& batch, float most) {
+__device__ inline int first_of_part(const Chunks& row, const Tile& batch, float most) {
     int first = kNobody.token;
     batch.each([&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
@@ -149,7 +151,7 @@ __global__ void __launch_bounds__(kThreadsOfBlock)
     const Filter filter = filters.row(part.row);
     PartState& state = work.of_part[blockIdx.x];
 
-    const Batch batch(row, part, part.first, -INFINITY);
+    const Tile batch(row, part, part.first, -INFINITY);
     const float most = largest_of_part(batch);
     if (threadIdx.x == 0) state.most = most;
     if (filter.temperature == 0.0f && !isinf(most)) {
@@ -211,17 +213,25 @@ struct Bins {  // a block's view of the window: sums from the top down to each b
     __device__ int count_above(int bin) const { return bin > 0 ? count[bin - 1] : 0; }
 };
 
-// One bin a thread: what all parts found in it. The grid is common, the tops are not.
+// One bin a thread: what all parts found in it. The grid is common, the tops are not. Parts are
+// read several at a time, so nothing depends on a branch.
 __device__ inline void fold_bins(const PartState* of_part, int parts, int top, bool counts,
                                  Bins bins) {
+    SIMT_SHARED(int, top_of, [kBins]);
     unsigned long long mass = 0;
     int count = 0;
-    for (int p = 0; p < parts; ++p) {
-        const int own_top = of_part[p].top;
-        const int at = int(threadIdx.x) - (top - own_top);
-        if (own_top == kNoBins || at < 0) continue;
-        mass += of_part[p].mass[at];
-        if (counts) count += of_part[p].count[at];
+    for (int from = 0; from < parts; from += kBins) {
+        const int some = min(kBins, parts - from);
+        __syncthreads();  // top_of may be written again
+        if (int(threadIdx.x) < some) top_of[threadIdx.x] = of_part[from + threadIdx.x].top;
+        __syncthreads();  // top_of is there
+#pragma unroll 8
+        for (int p = 0; p < some; ++p) {
+            const int at = int(threadIdx.x) - (top - top_of[p]);
+            const bool there = top_of[p] != kNoBins && at >= 0;
+            mass += there ? of_part[from + p].mass[at] : 0;
+            count += there && counts ? of_part[from + p].count[at] : 0;
+        }
     }
     const float edge = expf(-float(threadIdx.x) / kBinsPerUnit);
     bins.mass[threadIdx.x] = sum_so_far(float(mass) / kMassUnit * edge);
@@ -243,15 +253,12 @@ __device__ inline void choose_bins(RowState& state, const Bins& bins, Filter fil
         if (in_part) last = k_bin;
     }
     if (threadIdx.x != 0) return;
-    state.plan = Plan::window;
     state.first = first;
     state.last = last;
     state.base_count = counts ? bins.count_above(first) : 0;
     const float unit = expf(-float(first) / kBinsPerUnit);
     state.base_mass = bins.mass_above(first) / unit;
     state.rest_mass = (bins.mass[end] - bins.mass[min(last, end)]) / unit;
-    state.listed = 0;
-    state.finished = 0;
 }
 
 __device__ inline void settle_row(RowState& state, int token) {
@@ -260,10 +267,12 @@ __device__ inline void settle_row(RowState& state, int token) {
     state.token = token;
 }
 
-// Without a filter all is kept.
-__device__ inline void keep_all(RowState& state) {
+// A row of which all is kept, until more is known.
+__device__ inline void begin_row(RowState& state, float most) {
     if (threadIdx.x != 0) return;
     state.plan = Plan::window;
+    state.most = most;
+    state.top = 0;
     state.first = kAllBins;
     state.last = kBins;
     state.listed = 0;
@@ -288,7 +297,7 @@ __device__ void choose_row(Rows logits, Filter filter, Work work, bool exact_tai
     float most = -INFINITY;
     for (int p = threadIdx.x; p < work.parts; p += blockDim.x) most = fmaxf(most, of_part[p].most);
     most = reduce_block(most, Max());
-    if (threadIdx.x == 0) state.most = most;
+    begin_row(state, most);
     if (isinf(most)) return settle_row(state, -1);
     if (filter.temperature == 0.0f) {
         int first = kNobody.token;
@@ -297,7 +306,7 @@ __device__ void choose_row(Rows logits, Filter filter, Work work, bool exact_tai
         return settle_row(state, reduce_block(first, Lowest()));
     }
     const Grid grid(filter.temperature);
-    if (!needs_bins(filter, logits.vocabulary)) return keep_all(state);
+    if (!needs_bins(filter, logits.vocabulary)) return;
     if (!grid.resolves(most, kGridLimit - 2 * kBins)) return step_1(state, most);
 
     const bool counts = limits_count(filter, logits.vocabulary);
@@ -306,8 +315,9 @@ __device__ void choose_row(Rows logits, Filter filter, Work work, bool exact_tai
     if (threadIdx.x == 0) state.top = top;
     fold_bins(of_part, work.parts, top, counts, bins);
     if (counts_run_out(bins, filter, counts)) {
-        if (filter.top_p >= 1.0f) return exact_tail ? step_1(state, most) : keep_all(state);
-        return choose_bins(state, bins, filter, false);
+        if (filter.top_p < 1.0f) return choose_bins(state, bins, filter, false);
+        if (exact_tail) step_1(state, most);
+        return;
     }
     choose_bins(state, bins, filter, counts);
 }
@@ -351,7 +361,8 @@ __device__ inline bool last_of_row(RowState& state, int parts) {
     return is_last;
 }
 
-// Calls keep(listed token) for the tokens in doubt that are kept. Everything among them is decided by comparing each with all others.
+// Calls keep(listed token) for the tokens in doubt that are kept: what is above a token is found by
+// comparing it with all others. They are few, a bin's or two.
 template <class Keep>
 __device__ void decide(RowState& state, const Filter& filter, bool counts, Keep keep) {
     SIMT_SHARED(unsigned, keys, [kMaxListed]);

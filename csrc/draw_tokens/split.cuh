@@ -27,14 +27,14 @@ struct Race {
     }
 };
 
-__global__ void __launch_bounds__(sampling::kPartThreads)
+__global__ void __launch_bounds__(sampling::kPartThreads, 2)
     split(int* token, sampling::Candidate* best_of_part, sampling::Rows probs, const int64_t* seed,
           const int* position, int parts, int chunks_a_part) {
     const int64_t b = blockIdx.x / parts;
     const sampling::Chunks row(probs, b);
     const sampling::Part part(parts, chunks_a_part, row.count());
     Race race;
-    sampling::for_chunks(row, part, 0.0f, [&](int chunk, float4 p) {
+    sampling::for_chunks<sampling::kFewAhead>(row, part, 0.0f, [&](int chunk, float4 p) {
         if (fmaxf(fmaxf(p.x, p.y), fmaxf(p.z, p.w)) > 0.0f) {
             const int v = row.first_token(chunk);
             const uint4 bits = sampling::bits_of_four(v, static_cast<unsigned>(position[b]),

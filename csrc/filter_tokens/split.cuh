@@ -60,7 +60,7 @@ __device__ inline Sum64 weigh_part(const sampling::Chunks& row, const sampling::
         if (fate == Fate::in_doubt) sampling::list_token(state, logit, token);
         if (fate == Fate::kept) kept += sampling::in_weight_units(weight_of(state, filter, logit));
     };
-    sampling::for_chunks(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
         see(x.x, v);
         see(x.y, v + 1);
@@ -89,7 +89,7 @@ __device__ inline void weigh_row(const sampling::Work& work, RowState& state, co
     state.sum = in_float(kept);
 }
 
-__global__ void __launch_bounds__(sampling::kPartThreads)
+__global__ void __launch_bounds__(sampling::kPartThreads, 2)
     collect(sampling::Rows logits, sampling::FilterRows filters, sampling::Work work) {
     const sampling::Chunks row(logits, blockIdx.x / work.parts);
     const sampling::Part part(work.parts, work.chunks_a_part, row.count());
@@ -124,7 +124,7 @@ struct Shares {
     }
 };
 
-__global__ void __launch_bounds__(sampling::kPartThreads)
+__global__ void __launch_bounds__(sampling::kPartThreads, 2)
     store_shares(float* probs, sampling::Rows logits, sampling::FilterRows filters,
                  sampling::Work work) {
     const sampling::Chunks row(logits, blockIdx.x / work.parts);
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(sampling::kPartThreads)
     const Filter filter = filters.row(part.row);
     const Shares shares{state, filter, sampling::Sieve(state, filter)};
     float* result = probs + part.row * row.vocabulary;
-    sampling::for_chunks(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         if (chunk >= part.last) return;
         const int v = row.first_token(chunk);
         const float4 share = make_float4(shares.of(x.x, v), shares.of(x.y, v + 1),

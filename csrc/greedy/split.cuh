@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(sampling::kPartThreads)
     const sampling::Chunks row(logits, blockIdx.x / parts);
     const sampling::Part part(parts, chunks_a_part, row.count());
     Leader leader;
-    sampling::for_chunks(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
         leader.see(x.x, v);
         leader.see(x.y, v + 1);

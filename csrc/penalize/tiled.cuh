@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kTiledThreads)
     for_tokens_in_tile(Span(output, output_indptr, b), counters, first, size,
                        [](unsigned* counter) { atomicAdd(counter, 1u); });
     __syncthreads();  // all are counted
-#pragma unroll 4
+#pragma unroll 4      // loads under way
     for (int i = threadIdx.x; i < size; i += blockDim.x) {
         const float logit = from[i];
         to[i] = counters[i] == 0 ? logit : penalized_logit(logit, counters[i], theta, f, p);

@@ -47,7 +47,7 @@ struct Race {
         best = sampling::Better()(best, {z - sampling::log_exponential(bits), token});
     }
     __device__ void enter(float logit, int token) {
-        const uint4 bits = sampling::bits_of_four(token & ~3, position, seed);
+        const uint4 bits = sampling::philox(unsigned(token) / 4, position, seed);
         const unsigned low = token & 1 ? bits.y : bits.x, high = token & 1 ? bits.w : bits.z;
         enter(logit, token, token & 2 ? high : low);
     }
@@ -83,7 +83,7 @@ struct Queue {
 
 __device__ inline void race_all(const sampling::Chunks& row, const sampling::Part& part,
                                 Race& race) {
-    sampling::for_chunks(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kFewAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
         const uint4 bits = sampling::bits_of_four(v, race.position, race.seed);
         if (race.may_take_part(x.x)) race.enter(x.x, v, bits.x);
@@ -104,7 +104,7 @@ __device__ inline void race_kept(const sampling::Chunks& row, const sampling::Pa
         if (fate == Fate::in_doubt) sampling::list_token(state, logit, token);
         queue.push(fate == Fate::kept && race.may_take_part(logit), logit, token);
     };
-    sampling::for_chunks(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kFewAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
         see(x.x, v);
         see(x.y, v + 1);
@@ -153,7 +153,7 @@ __device__ inline int winner(const sampling::Work& work, sampling::RowState& sta
     return sampling::reduce_block(race.best, sampling::Better()).token;
 }
 
-__global__ void __launch_bounds__(sampling::kPartThreads)
+__global__ void __launch_bounds__(sampling::kPartThreads, 2)
     collect(int* token, sampling::Rows logits, sampling::FilterRows filters, Draws draws,
             sampling::Work work) {
     const sampling::Chunks row(logits, blockIdx.x / work.parts);

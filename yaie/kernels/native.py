@@ -411,13 +411,19 @@ def _filling(
     return make
 
 
+MOST_CHUNKS = 4096
+"""Chunks of four logits in a part of a row with a window: it stays in the registers of a block."""
+MOST_SURVEYED = 16
+"""Parts of such a row where it could do with fewer: one block adds up what they found."""
+
+
 def _parts(face: Face, logits: Tensor, whole: bool = False) -> int:
     """How many blocks a row of logits is dealt to: twice as many blocks as run side by side, where
     there are fewer rows than that; none with less than a warp's chunks. ``whole``: only where the
     rows cannot occupy the GPU without."""
     rows, chunks = max(logits.shape[0], 1), logits.shape[1] // 4 + 2
     side_by_side = face.multiprocessors(logits)
-    wanted = side_by_side // rows if whole else min(2 * side_by_side // rows, side_by_side // 4)
+    wanted = side_by_side // rows if whole else min(2 * side_by_side // rows, MOST_SURVEYED)
     return max(1, min(wanted, chunks // 32))
 
 
@@ -435,10 +441,6 @@ def _split_rows(launcher: str) -> Callable[[Face], Callable[..., Any]]:
         return run
 
     return make
-
-
-MOST_CHUNKS = 4096
-"""Chunks of four logits in a part of a row: it stays in the registers of a block."""
 
 
 def _with_window(
