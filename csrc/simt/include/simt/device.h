@@ -52,8 +52,8 @@ inline void throw_if_failed(cudaError_t status, const char* kernel) {
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             std::size_t shared_bytes, Stream stream, Arguments&&... arguments) {
-    constexpr std::size_t kSharedWithoutAsking = 48 * 1024;  // more needs the kernel's consent
-    if (shared_bytes > kSharedWithoutAsking) {
+    // Above 48 KiB in all a kernel must consent; what it declares statically counts too.
+    if (shared_bytes > 0) {
         throw_if_failed(
             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
