@@ -60,14 +60,16 @@ def argument_sets(op: Op, case: Any) -> list[dict[str, Any]]:
     sets = []
     for _ in range(count):
         base = host.to("cuda")
-        moved = {
-            name: [Placement.of(t, arena.base).view(base) for t in value]
-            if isinstance(value, list)
-            else Placement.of(value, arena.base).view(base)
-            for name, value in args.items()
-        }
+        moved = {name: _moved(value, arena, base) for name, value in args.items()}
         sets.append({**moved, **options})
     return sets
+
+
+def _moved(value: Any, arena: Arena, base: torch.Tensor) -> Any:
+    """An argument, and where it lies in a copy of the arena."""
+    if isinstance(value, list):
+        return [_moved(v, arena, base) for v in value]
+    return value if value is None else Placement.of(value, arena.base).view(base)
 
 
 def copy_ceiling() -> float:
