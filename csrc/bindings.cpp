@@ -519,6 +519,21 @@ void bind_executor(py::module_& m) {
 }
 #endif
 
+// LaunchError, a RuntimeError whose `kind` is the short stable name of what went wrong.
+void bind_launch_error(py::module_& m) {
+    static py::object* const type =
+        new py::object(py::exception<simt::LaunchError>(m, "LaunchError", PyExc_RuntimeError));
+    py::register_exception_translator([](std::exception_ptr p) {
+        try {
+            if (p) std::rethrow_exception(p);
+        } catch (const simt::LaunchError& e) {
+            py::object error = (*type)(e.what());
+            error.attr("kind") = e.kind();
+            PyErr_SetObject(type->ptr(), error.ptr());
+        }
+    });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(YAIE_MODULE, m) {
@@ -531,6 +546,7 @@ PYBIND11_MODULE(YAIE_MODULE, m) {
             py::set_error(PyExc_TypeError, e.what());
         }
     });
+    bind_launch_error(m);
     bind_movers(m);
     bind_prefix(m);
     bind_rope(m);

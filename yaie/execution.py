@@ -72,11 +72,14 @@ class Raised:
 
     type: str
     message: str
+    finding: str | None = None
+    """The kind of what the SIMT executor found ("race", "out of bounds", ...), if it did."""
 
     @staticmethod
     def by(error: BaseException) -> Raised:
         """Describe an exception."""
-        return Raised(type(error).__name__, str(error))
+        finding = getattr(error, "kind", None) if type(error).__name__ == "LaunchError" else None
+        return Raised(type(error).__name__, str(error), finding)
 
 
 @dataclass(frozen=True)

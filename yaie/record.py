@@ -82,8 +82,12 @@ def _gpu() -> dict[str, str | None]:
 
 
 def repro_line(case: Any, kernel: str) -> str:
-    """The command that judges this kernel on this case again."""
-    return f'yaie repro "{case!r}" --kernel {kernel}'
+    """The command that judges this kernel on this case again. What the executor's checked build
+    found, that build finds again: the line names it."""
+    folder = os.environ.get("YAIE_EXTENSIONS")
+    checked = kernel.startswith("simt.") and getattr(native.extension("simt"), "checked", False)
+    build = f"YAIE_EXTENSIONS={os.path.relpath(folder)} " if folder and checked else ""
+    return f'{build}yaie repro "{case!r}" --kernel {kernel}'
 
 
 class Recorder:

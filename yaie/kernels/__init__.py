@@ -31,8 +31,11 @@ class Schedule:
     preemption: float = 0.0
 
     def __str__(self) -> str:
-        seed = f" {self.seed}" if self.policy in ("random", "priority") else ""
-        return f"{self.policy}{seed}"
+        depth = f" of depth {self.depth}" if self.policy == "priority" else ""
+        drawn = self.policy in ("random", "priority") or self.preemption > 0
+        seed = f" {self.seed}" if drawn else ""
+        rate = f", preemption {self.preemption:g}" if self.preemption > 0 else ""
+        return f"{self.policy}{depth}{seed}{rate}"
 
 
 IN_ORDER = Schedule()
@@ -44,10 +47,13 @@ def scheduled(schedule: Schedule) -> Iterator[None]:
     """Run the SIMT executor under a schedule inside the block."""
     executor = native.extension("simt")
     if executor is not None:
-        finer = {}
-        if getattr(executor, "checked", False):  # builds of an earlier time are judged as well
-            finer = {"depth": schedule.depth, "preemption": schedule.preemption}
-        executor.set_schedule(schedule.policy, schedule.seed, schedule.threads, **finer)
+        policy, finer = schedule.policy, {}
+        if hasattr(executor, "checked"):
+            preemption = schedule.preemption if executor.checked else 0.0
+            finer = {"depth": schedule.depth, "preemption": preemption}
+        elif policy == "priority":
+            policy = "random"  # a build of an earlier time, which is judged as well
+        executor.set_schedule(policy, schedule.seed, schedule.threads, **finer)
     yield
 
 

@@ -22,6 +22,8 @@ set(SIMT_INSTRUMENT
     -fsanitize=thread --param=tsan-instrument-func-entry-exit=0 --param=tsan-distinguish-volatile=1
     # An index beyond an array inside a larger one, shifts, overflows, alignment, null.
     -fsanitize=undefined -fno-sanitize=vptr,object-size
+    # A local variable that was given no value holds one that shows in the results.
+    -ftrivial-auto-var-init=pattern
     # Copies of known size stay calls, which the linker hands to the hooks.
     -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset -fno-builtin-memcmp)
 foreach(flag IN LISTS SIMT_INSTRUMENT)

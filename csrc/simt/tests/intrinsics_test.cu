@@ -74,7 +74,7 @@ TEST(bits_and_conversions) {
     CHECK_EQUAL(-3, b.min_int);
 }
 
-__global__ void maths(float* out, float x, float nan) {
+__global__ void maths(float* out, const float* one, float x, float nan) {
     int i = 0;
     out[i++] = __expf(x) / expf(x);
     out[i++] = __logf(x) / logf(x);
@@ -90,14 +90,15 @@ __global__ void maths(float* out, float x, float nan) {
     out[i++] = __saturatef(x + 10.0f);
     out[i++] = 1.0f + __saturatef(nan);
     out[i++] = exp2f(0.0f);
-    out[i++] = __ldg(out);
+    out[i++] = __ldg(one);
     out[i++] = float(rsqrt(double(1.0f)));
 }
 
 TEST(maths_functions) {
     constexpr int n = 16;
     check::Buffer<float> out(n);
-    RUN(maths, 1, 1, 0, out.data(), 1.75f, nanf(""));
+    check::Buffer<float> one(1, 1.0f);
+    RUN(maths, 1, 1, 0, out.data(), one.data(), 1.75f, nanf(""));
     for (std::size_t i = 0; i < n; ++i) CHECK(std::fabs(out[i] - 1.0f) < 1e-5f);
 }
 

@@ -7,9 +7,9 @@
 #include "simt/vocabulary.h"
 //
 #include "simt/atomics.h"
-#include "simt/barriers.h"
+#include "simt/collective/barriers.h"
+#include "simt/collective/warp.h"
 #include "simt/half.h"
 #include "simt/intrinsics.h"
 #include "simt/launch.h"
 #include "simt/shared.h"
-#include "simt/warp.h"

@@ -158,12 +158,18 @@ inline float __double2float_rn(double x) { return float(x); }
 
 // ---- Loads and stores with a cache hint: plain ones here ----------------------------------------
 
+// Through the cache for what no thread writes while the kernel runs.
+template <class T>
+__forceinline__ T __ldg(const T* address, SIMT_CALL_SITE) {
+    ::simt::detail::note_constant_load(address, sizeof(T), site);
+    return *address;
+}
+
 #define SIMT_LOAD(name)                        \
     template <class T>                         \
     __forceinline__ T name(const T* address) { \
         return *address;                       \
     }
-SIMT_LOAD(__ldg)
 SIMT_LOAD(__ldcg)
 SIMT_LOAD(__ldca)
 SIMT_LOAD(__ldcs)

@@ -73,8 +73,8 @@ uint64_t collective(const Collective& kind, uint32_t mask, uint64_t value, uint3
 // A collective whose argument is the lane, inside the mask, that the value is to come from.
 uint64_t shuffle(const Collective& kind, uint32_t mask, uint64_t value, uint32_t source, Site site);
 
-// Lets another thread of the block run.
-void yield();
+// Lets another thread of the block run. Threads that do nothing but ask for it are a deadlock.
+void yield(Site site);
 
 // ---- Atomics and fences -------------------------------------------------------------------------
 
@@ -87,10 +87,13 @@ enum class Scope : uint8_t { block, device, system };
 void note_access(const void* address, std::size_t bytes, bool write, Site site);
 void note_shared_access(const void* address, std::size_t bytes, bool write, Site site);
 void note_copy(void* to, std::size_t bytes, Site site);
+// A load through the cache for constant data, before the load itself.
+void note_constant_load(const void* address, std::size_t bytes, Site site);
 #else
 inline void note_access(const void*, std::size_t, bool, Site) {}
 inline void note_shared_access(const void*, std::size_t, bool, Site) {}
 inline void note_copy(void*, std::size_t, Site) {}
+inline void note_constant_load(const void*, std::size_t, Site) {}
 #endif
 
 #if defined(SIMT_CHECKED)

@@ -8,7 +8,7 @@
 #else
 #include "simt/host.h"
 #endif
-#include "simt/async_copy.h"
+#include "simt/collective/async_copy.h"
+#include "simt/collective/matrix.h"
+#include "simt/collective/named_barriers.h"
 #include "simt/convert.h"
-#include "simt/matrix.h"
-#include "simt/named_barriers.h"

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "block/block_runner.h"
-#include "simt/async_copy.h"
+#include "simt/collective/async_copy.h"
 
 namespace simt {
 namespace detail {

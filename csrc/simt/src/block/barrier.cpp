@@ -41,10 +41,10 @@ int block_barrier(const char* name, bool predicate, Site site) {
     return self.runner->barrier(self, name, predicate, site);
 }
 
-void yield() {
+void yield(Site site) {
     const OutsideKernel outside;
     Lane& self = current_lane();
-    self.runner->yield(self);
+    if (self.runner->poll(self, 1)) self.runner->fail_polling(self, site);
 }
 
 }  // namespace detail

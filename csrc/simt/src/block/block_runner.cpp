@@ -79,6 +79,7 @@ void BlockRunner::begin_block(uint64_t block) {
     named_in_use_ = false;
     waiters_.clear();
     copies_.clear();
+    polls_ = 0;
     given_up_ = false;
     shared_.begin_block(request_->dynamic_shared);
     checker_.begin_block(view_.block_index, thread_count_, shared_);
@@ -174,6 +175,7 @@ void BlockRunner::make_unready(const Lane& self) {
 
 // Comes back when another thread has made this one ready.
 void BlockRunner::wait(Lane& self) {
+    polls_ = 0;
     make_unready(self);
     Lane* next = pick_next(self);
     if (!next) fail_deadlock(self);
@@ -210,6 +212,14 @@ void BlockRunner::yield(Lane& self) {
         next = &pick_after(self, /*leave_warp=*/true);
     }
     if (next != &self) resume(*next, self.fiber->context);
+}
+
+bool BlockRunner::poll(Lane& self, unsigned times) {
+    constexpr uint64_t kMost = 1 << 23;  // a second or so
+    polls_ += times;
+    if (polls_ > kMost) return true;
+    yield(self);
+    return false;
 }
 
 void BlockRunner::resume(Lane& next, Context& from) {
@@ -310,6 +320,7 @@ const Lane* BlockRunner::owner_of_stack(uintptr_t address) const {
 // Returns whose turn it is; nullptr when the block has ended.
 Lane* BlockRunner::end_thread(Lane& self) {
     Warp& warp = warps_[self.warp];
+    polls_ = 0;
     make_unready(self);
     warp.exited |= uint32_t(1) << self.lane;
     for (int i = 0; i < warp.gathering_count; ++i)

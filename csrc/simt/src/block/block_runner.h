@@ -120,7 +120,11 @@ class BlockRunner {
                         uint32_t argument, Site site);
     uint64_t shuffle(Lane& self, const Collective& kind, uint32_t mask, uint64_t value,
                      uint32_t source, Site site);
-    void yield(Lane& self);
+    // Another thread goes on, since this one polls: so many times since the last. True: too often
+    // while no thread waited or returned, so what they poll for will not come.
+    bool poll(Lane& self, unsigned times);
+    [[noreturn]] void fail_polling(const Lane& self, Site site);
+    std::string who_waits_where() const;
     void* shared_array(const Lane& self, const SharedArray& array);
     void* dynamic_shared(const Lane& self, std::size_t offset, std::size_t alignment, Site site);
     bool has_whole_warp(const Lane& self) const { return warps_[self.warp].exists == ~uint32_t(0); }
@@ -149,6 +153,7 @@ class BlockRunner {
     void make_ready(int warp, uint32_t lanes);
     void make_unready(const Lane& self);
     void wait(Lane& self);
+    void yield(Lane& self);
     void let_others_run(Lane& self);
     void resume(Lane& next, Context& from);
     bool has_started(const Lane& lane) const { return warps_[lane.warp].started >> lane.lane & 1; }
@@ -182,7 +187,6 @@ class BlockRunner {
                    const char* advice) const;
     Fault describe_exception(const Lane& self, const char* what) const;
     Fault describe_damage(const SharedArena::Damage& damage) const;
-    std::string who_waits_where() const;
     [[noreturn]] void fail_divergent_barrier(const Lane& self, const char* name, Site site);
     [[noreturn]] void fail_barrier_after_exit(const Lane& self);
     [[noreturn]] void fail_bad_mask(const Lane& self, const Collective& kind, uint32_t mask,
@@ -222,6 +226,7 @@ class BlockRunner {
     std::deque<Fiber> fibers_;
     std::vector<Fiber*> idle_fibers_;
 
+    uint64_t polls_ = 0;  // since a thread waited or returned
     bool given_up_ = false;
     Fault fault_;
     Stats stats_;

@@ -122,6 +122,11 @@ void BlockRunner::fail_deadlock(const Lane& self) {
          "Threads that wait for each other must meet in the same call.", {nullptr, 0});
 }
 
+void BlockRunner::fail_polling(const Lane& self, Site site) {
+    fail(self, "deadlock", "threads poll, and nothing changes: " + who_waits_where(),
+         kPollingAdvice, site);
+}
+
 // One entry for each barrier, line and gathering, so a line or two.
 std::string BlockRunner::who_waits_where() const {
     std::string text = std::to_string(thread_count_ - alive_) + " threads have returned";

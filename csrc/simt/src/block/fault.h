@@ -6,6 +6,9 @@
 namespace simt {
 namespace detail {
 
+inline constexpr char kPollingAdvice[] =
+    "Blocks run one after another: none may wait for one that comes later.";
+
 struct Fault {
     std::string kind;
     std::string message;

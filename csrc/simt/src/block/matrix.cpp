@@ -2,8 +2,8 @@
 #include <cstring>
 
 #include "block/block_runner.h"
+#include "simt/collective/matrix.h"
 #include "simt/half.h"
-#include "simt/matrix.h"
 
 namespace simt {
 namespace detail {

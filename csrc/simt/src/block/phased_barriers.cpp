@@ -3,7 +3,7 @@
 
 #include "block/block_runner.h"
 #include "block/site.h"
-#include "simt/named_barriers.h"
+#include "simt/collective/named_barriers.h"
 
 namespace simt {
 namespace detail {

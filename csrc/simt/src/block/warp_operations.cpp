@@ -1,6 +1,6 @@
 // What each warp collective computes, once all lanes of the mask have arrived.
-#include "simt/barriers.h"
-#include "simt/warp.h"
+#include "simt/collective/barriers.h"
+#include "simt/collective/warp.h"
 
 namespace simt {
 namespace detail {

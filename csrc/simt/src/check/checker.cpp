@@ -219,9 +219,10 @@ inline void Checker::touch_cell(Cell& cell, uint32_t flags, const Access& now, u
     if (flags & kWrites) {
         for (const Access& other : cell.other)
             if (conflicts(other, flags, since)) report_race(other, now, address, bytes);
-        const bool hides_atomic = (flags & kAtomic) && (cell.write.flags() & kAtomic) &&
-                                  cell.write.stamp >= since && !order_.precedes(cell.write);
-        if (hides_atomic) {
+        // An atomic update has seen those before it, so what follows it follows them.
+        const bool hides_other = (flags & kVolatile) && (cell.write.flags() & kAtomic) &&
+                                 cell.write.stamp >= since && !order_.precedes(cell.write);
+        if (hides_other) {
             remember(cell, cell.write, since);
         } else {
             cell.other[0].stamp = cell.other[1].stamp = 0;
@@ -261,19 +262,58 @@ inline void Checker::remember(Cell& cell, const Access& access, uint64_t since) 
     }
 }
 
+// A thread may wait for another in a loop of atomics or volatile reads: now and then that one runs.
+void Checker::count_poll(Where where) {
+    constexpr unsigned kPatience = 256;
+    if (++polls_ < kPatience) return;
+    polls_ = 0;
+    const OutsideKernel outside;
+    if (runner_.poll(current_lane(), kPatience))
+        stop(kDeadlock, 0, 0, where,
+             "threads poll, and nothing changes: " + runner_.who_waits_where(), kPollingAdvice);
+}
+
 void Checker::atomic(uintptr_t address, std::size_t bytes, Scope scope, Where where) {
+    count_poll(where);
     const uint32_t of_block = scope == Scope::block ? uint32_t(kOfBlock) : 0u;
     require(address, bytes, true, false, where);
     access(address, bytes, kWrites | kAtomic | of_block, where);
     const OutsideKernel outside;
-    order_.atomic(address, scope);
+    order_.atomic(address, scope, true, true);
 }
 
 void Checker::volatile_access(uintptr_t address, std::size_t bytes, uint32_t flags, Where where) {
     if (address - stack_low_ < stack_bytes_) return;
+    count_poll(where);
+    const bool writes = (flags & kWrites) != 0;
+    const bool read_before = volatile_read_ == address;
+    if (writes && read_before) check_update(address, bytes, where);
     look(address, bytes, flags | kAtomic | kVolatile, where);
     const OutsideKernel outside;
-    order_.atomic(address, Scope::system);
+    volatile_read_ = writes ? 0 : address;
+    volatile_read_where_ = where;
+    order_.atomic(address, Scope::system, !writes, writes);
+}
+
+// `(*p)++` on a volatile: a read and a write, between which another thread's write is lost.
+void Checker::check_update(uintptr_t address, std::size_t bytes, Where where) {
+    const OutsideKernel outside;
+    const uint64_t since = address - arena_low_ < arena_bytes_ ? block_since_ : launch_since_;
+    const Cell* cell = find_cell(address);
+    if (!cell || cell->write.stamp < since || order_.precedes(cell->write)) return;
+    Module& module = Module::self();
+    module.resolve({where, volatile_read_where_});
+    if (module.line(where) != module.line(volatile_read_where_)) return;
+    report_race(cell->write, {order_.stamp(), order_.clock() | kWrites, where}, address, bytes);
+}
+
+void Checker::constant_load(uintptr_t address, std::size_t bytes, Where where) {
+    const OutsideKernel outside;
+    const Cell* cell = find_cell(address);
+    if (!cell || cell->write.stamp < launch_since_) return;
+    if (!findings_.is_new(kStale, where, cell->write.where)) return;
+    findings_.add({kStale, side(0, where), bytes, object(address, bytes), true, side(cell->write),
+                   "__ldg is for what no thread writes while the kernel runs: use a plain load."});
 }
 
 void Checker::copy_begins(uintptr_t to, std::size_t bytes, Where where) {
@@ -284,6 +324,16 @@ void Checker::copy_begins(uintptr_t to, std::size_t bytes, Where where) {
 void Checker::copy_ends(void* to, std::size_t bytes, Site site) {
     const Access written{order_.stamp(), order_.clock() | kWrites, Module::self().where(site)};
     for_cells(reinterpret_cast<uintptr_t>(to), bytes, [&](Cell& cell) { cell.write = written; });
+}
+
+const Cell* Checker::find_cell(uintptr_t address) {
+    const Granules* memory = nullptr;
+    if (address - arena_low_ < arena_bytes_)
+        memory = find_shared(address);
+    else
+        memory = memory_->find(address);
+    return memory && memory->cells ? memory->cells + ((address - memory->low) >> memory->shift)
+                                   : nullptr;
 }
 
 template <class Function>
@@ -372,6 +422,8 @@ void Checker::report_race(const Access& past, const Access& now, uintptr_t addre
     const char* remark = "No barrier lies between the two.";
     if (kind == kInFlight)
         remark = "Wait for the copy (cp_async_wait), then for the block, before touching it.";
+    else if ((past.flags() & kVolatile) && !(now.flags() & kAtomic))
+        remark = "A volatile update is a read and a write, and not atomic.";
     else if (past.flags() & now.flags() & kAtomic)
         remark = "One of the two has block scope, and the other is of another block.";
     else if (other_block)
@@ -391,6 +443,10 @@ void Checker::undefined(const std::string& what, Where where) {
     if (!findings_.is_new(kUndefined, where, 0)) return;
     findings_.add(
         {kUndefined, side(0, where), 0, what, false, {}, "The C++ standard gives it no meaning."});
+}
+
+void Checker::stop_undefined(const std::string& what, Where where) {
+    stop(kUndefined, 0, 0, where, what, "The C++ standard gives it no meaning.");
 }
 
 // The access would hurt this process, so its thread goes no further.
@@ -460,6 +516,16 @@ void note_access(const void* address, std::size_t bytes, bool write, Site site) 
 }
 void note_shared_access(const void* address, std::size_t bytes, bool write, Site site) {
     note(address, bytes, write, true, false, site);
+}
+void note_constant_load(const void* address, std::size_t bytes, Site site) {
+    Checker* const checker = checking;
+    if (!checker) return;
+    Where where;
+    {
+        const OutsideKernel outside;
+        where = Module::self().where(site);
+    }
+    checker->constant_load(reinterpret_cast<uintptr_t>(address), bytes, where);
 }
 void note_copy(void* to, std::size_t bytes, Site site) { note(to, bytes, true, true, true, site); }
 

@@ -54,6 +54,8 @@ class Checker {
         stack_low_ = reinterpret_cast<uintptr_t>(stack.bottom);
         stack_bytes_ = stack.bytes;
         order_.enter(thread);
+        polls_ = 0;
+        volatile_read_ = 0;
     }
     void begin_kernel_code() { checking = this; }
     void end_kernel_code() { checking = nullptr; }
@@ -72,9 +74,12 @@ class Checker {
     [[noreturn]] void stop_misaligned(uintptr_t address, std::size_t bytes, Where where,
                                       bool write);
     void undefined(const std::string& what, Where where);
+    [[noreturn]] void stop_undefined(const std::string& what, Where where);
     // The destination of an asynchronous copy, when it begins and when it was waited for.
     void copy_begins(uintptr_t to, std::size_t bytes, Where where);
     void copy_ends(void* to, std::size_t bytes, Site site);
+    // A load through the cache for constant data.
+    void constant_load(uintptr_t address, std::size_t bytes, Where where);
     // Stops the block if `address` is not aligned, or not in shared memory where it must be.
     void require(uintptr_t address, std::size_t bytes, bool write, bool shared, Where where);
 
@@ -85,6 +90,7 @@ class Checker {
         std::string name;
         std::size_t element_bytes = 1;
     };
+    void count_poll(Where where);
     void look(uintptr_t address, std::size_t bytes, uint32_t flags, Where where);
     void look_shared(uintptr_t address, std::size_t bytes, uint32_t flags, Where where);
     void look_global(uintptr_t address, std::size_t bytes, uint32_t flags, Where where);
@@ -108,6 +114,8 @@ class Checker {
     Side side(const Access& past) const;
     std::string object(uintptr_t address, std::size_t bytes) const;
     std::string named(const Named& variable, const char* what, uintptr_t address) const;
+    void check_update(uintptr_t address, std::size_t bytes, Where where);
+    const Cell* find_cell(uintptr_t address);
     void report_race(const Access& past, const Access& now, uintptr_t address, std::size_t bytes);
     void report(const char* kind, uintptr_t address, std::size_t bytes, uint32_t flags, Where where,
                 const char* remark);
@@ -125,6 +133,10 @@ class Checker {
     uintptr_t arena_low_ = 0;
     std::size_t arena_bytes_ = 0;
     bool armed_ = false;  // an access may be a scheduling point
+    // The last volatile read since another thread ran.
+    uintptr_t volatile_read_ = 0;
+    Where volatile_read_where_ = 0;
+    unsigned polls_ = 0;  // atomic and volatile accesses since another thread ran
     Order order_;
     Memory* memory_ = nullptr;
 

@@ -24,6 +24,8 @@ inline constexpr char kForeignStack[] = "stack of another thread";
 inline constexpr char kMisaligned[] = "misaligned access";
 inline constexpr char kNotShared[] = "not shared memory";
 inline constexpr char kUndefined[] = "undefined behaviour";
+inline constexpr char kDeadlock[] = "deadlock";
+inline constexpr char kStale[] = "stale read";
 
 // A side of a finding: who, what, where.
 struct Side {

@@ -25,6 +25,7 @@ void Order::begin_block(uint32_t serial, int threads) {
     }
     if (any_fence_ || fences_.size() < std::size_t(threads)) {
         fences_.assign(std::size_t(threads), {});
+        block_fences_ = {};
         any_fence_ = false;
     }
     if (any_foreign_ || foreign_.size() < std::size_t(threads)) {
@@ -50,10 +51,16 @@ void Order::block_barrier() {
     }
     if (any_foreign_) {
         for (Knowledge& own : foreign_) {
-            for (const auto& entry : own) add(block_foreign_, entry.second);
+            add(block_foreign_, own);
             own.clear();
         }
         any_foreign_ = false;
+    }
+    if (any_fence_) {
+        for (Released& own : fences_) {
+            add(block_fences_, own);
+            own = {};
+        }
     }
     enter(thread_);
 }
@@ -69,17 +76,19 @@ void Order::warp_barrier(int warp, uint32_t lanes) {
         for (std::size_t i = 0; i < width; ++i) joined_[i] = std::max(joined_[i], row[i]);
     }
     Knowledge together;
+    Released fenced;
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const unsigned lane = unsigned(__builtin_ctz(rest));
         joined_[self + lane] = std::max(joined_[self + lane], clocks_[first + lane]);
-        if (any_foreign_)
-            for (const auto& entry : foreign_[first + lane]) add(together, entry.second);
+        if (any_foreign_) add(together, foreign_[first + lane]);
+        if (any_fence_) add(fenced, fences_[first + lane]);
     }
     for (uint32_t rest = lanes; rest; rest &= rest - 1) {
         const unsigned thread = first + unsigned(__builtin_ctz(rest));
         std::copy(joined_.begin(), joined_.end(), row_of(thread));
         ++clocks_[thread];
         if (any_foreign_) foreign_[thread] = together;
+        if (any_fence_) fences_[thread] = fenced;
     }
 }
 
@@ -120,51 +129,62 @@ void Order::fence(Scope scope) {
     add(visible.to_block, now);
     if (scope != Scope::block) {
         add(visible.to_device, now);
-        for (const Knowledge* known : {&block_foreign_, &foreign_[thread_]})
-            for (const auto& entry : *known) add(visible.to_device, entry.second);
+        add(visible.to_device, block_foreign_);
+        add(visible.to_device, foreign_[thread_]);
     }
     ++clocks_[thread_];
 }
 
-void Order::atomic(uintptr_t address, Scope scope) {
-    if (!released_.empty()) {
-        const auto found = released_.find(address);
-        if (found != released_.end()) {
-            const auto own = found->second.to_block.find(serial_);
-            if (own != found->second.to_block.end()) learn(*own->second);
-            if (scope != Scope::block) {
-                for (const auto& entry : found->second.to_device) {
-                    if (entry.first == serial_) continue;
-                    add(foreign_[thread_], entry.second);
-                    any_foreign_ = true;
-                }
-            }
-        }
+void Order::atomic(uintptr_t address, Scope scope, bool reads, bool writes) {
+    if (reads && !released_.empty()) acquire(address, scope);
+    if (!writes || !any_fence_) return;
+    release(fences_[thread_], address, scope);
+    release(block_fences_, address, scope);
+}
+
+void Order::acquire(uintptr_t address, Scope scope) {
+    const auto found = released_.find(address);
+    if (found == released_.end()) return;
+    const auto own = found->second.to_block.find(serial_);
+    if (own != found->second.to_block.end()) learn(*own->second);
+    if (scope == Scope::block) return;
+    for (const auto& entry : found->second.to_device) {
+        if (entry.first == serial_) continue;
+        add(foreign_[thread_], entry.second);
+        any_foreign_ = true;
     }
-    if (!any_fence_) return;
-    const Released& visible = fences_[thread_];
+}
+
+void Order::release(const Released& visible, uintptr_t address, Scope scope) {
     if (visible.to_block.empty()) return;
     Released& there = released_[address];
-    for (const auto& entry : visible.to_block) add(there.to_block, entry.second);
-    if (scope != Scope::block)
-        for (const auto& entry : visible.to_device) add(there.to_device, entry.second);
+    add(there.to_block, visible.to_block);
+    if (scope != Scope::block) add(there.to_device, visible.to_device);
 }
 
 void Order::arrive(uintptr_t barrier) {
     dirty_ = true;
-    add(phases_[barrier].under_way, snapshot());
+    Phase& phase = phases_[barrier].under_way;
+    add(phase.known, snapshot());
+    add(phase.fenced, fences_[thread_]);
+    add(phase.foreign, foreign_[thread_]);
     ++clocks_[thread_];
 }
 
 void Order::complete(uintptr_t barrier) {
     Phases& phases = phases_[barrier];
     phases.complete = std::move(phases.under_way);
-    phases.under_way = nullptr;
+    phases.under_way = {};
 }
 
 void Order::pass(uintptr_t barrier) {
     const auto found = phases_.find(barrier);
-    if (found != phases_.end() && found->second.complete) learn(*found->second.complete);
+    if (found == phases_.end() || !found->second.complete.known) return;
+    const Phase& phase = found->second.complete;
+    learn(*phase.known);
+    add(fences_[thread_], phase.fenced);
+    add(foreign_[thread_], phase.foreign);
+    any_foreign_ |= !phase.foreign.empty();
 }
 
 // From a thread of the same block.
@@ -174,6 +194,15 @@ void Order::learn(const Snapshot& snapshot) {
     uint32_t* row = row_of(thread_);
     for (std::size_t i = 0; i < snapshot.row.size(); ++i)
         row[i] = std::max(row[i], snapshot.row[i]);
+}
+
+void Order::add(Released& all, const Released& more) {
+    add(all.to_block, more.to_block);
+    add(all.to_device, more.to_device);
+}
+
+void Order::add(Knowledge& knowledge, const Knowledge& more) {
+    for (const auto& entry : more) add(knowledge, entry.second);
 }
 
 void Order::add(Knowledge& knowledge, const std::shared_ptr<const Snapshot>& snapshot) {

@@ -41,9 +41,10 @@ class Order {
     void block_barrier();
     void warp_barrier(int warp, uint32_t lanes);
     void fence(Scope scope);
-    // An atomic operation at an address: sees what others released there, and releases what a fence
-    // of this thread has made visible.
-    void atomic(uintptr_t address, Scope scope);
+    // An atomic operation at an address. One that reads sees what others released there; one that
+    // writes releases what a fence has made visible: a fence of this thread, or of others before a
+    // barrier with it.
+    void atomic(uintptr_t address, Scope scope, bool reads, bool writes);
     // A barrier of some threads: who passes a phase that is complete knows what those knew who
     // arrived in it.
     void arrive(uintptr_t barrier);
@@ -64,7 +65,11 @@ class Order {
     };
 
     bool acquired(const Access& past) const;
+    void acquire(uintptr_t address, Scope scope);
+    void release(const Released& visible, uintptr_t address, Scope scope);
     static bool covers(const Knowledge& knowledge, const Access& past);
+    static void add(Released& all, const Released& more);
+    static void add(Knowledge& knowledge, const Knowledge& more);
     static void add(Knowledge& knowledge, const std::shared_ptr<const Snapshot>& snapshot);
     static void add(std::shared_ptr<const Snapshot>& place,
                     const std::shared_ptr<const Snapshot>& snapshot);
@@ -90,13 +95,19 @@ class Order {
     std::vector<uint32_t> joined_;
 
     std::vector<Released> fences_;    // by thread: what its last fences made visible
+    Released block_fences_;           // what all fences before the last block barrier did
     std::vector<Knowledge> foreign_;  // by thread: other blocks, acquired since the last barrier
     Knowledge block_foreign_;         // what all threads of the block have known since a barrier
     bool any_foreign_ = false;
     bool any_fence_ = false;
     std::unordered_map<uintptr_t, Released> released_;  // by address
+    struct Phase {
+        std::shared_ptr<const Snapshot> known;
+        Released fenced;
+        Knowledge foreign;
+    };
     struct Phases {
-        std::shared_ptr<const Snapshot> under_way, complete;
+        Phase under_way, complete;
     };
     std::unordered_map<uintptr_t, Phases> phases_;  // by barrier
 };

@@ -56,6 +56,14 @@ struct Kernel {
     std::abort();
 }
 
+// What would end this process as well: the kernel's thread goes no further.
+void stop(const Kernel& kernel, const Location& location, const std::string& what) {
+    const simt::detail::Site site{location.file, int(location.line)};
+    if (kernel.checker)
+        kernel.checker->stop_undefined(what, simt::detail::Module::self().where(site));
+    undefined(kernel, location, what);
+}
+
 std::string number(uintptr_t value) { return std::to_string(intptr_t(value)); }
 
 }  // namespace
@@ -71,9 +79,9 @@ void __ubsan_handle_type_mismatch_v1(TypeMismatch* data, uintptr_t address) {
         kernel.checker->stop_misaligned(
             address, alignment, simt::detail::Module::self().where(site), data->access == 1);
     }
-    undefined(kernel, data->location,
-              address ? "an address that is no place for " + type
-                      : "a null pointer to " + type + " is followed");
+    const std::string what = address ? "an address that is no place for " + type
+                                     : "a null pointer to " + type + " is followed";
+    address ? undefined(kernel, data->location, what) : stop(kernel, data->location, what);
 }
 void __ubsan_handle_out_of_bounds(OutOfBounds* data, uintptr_t index) {
     const Kernel kernel;
@@ -87,17 +95,17 @@ void __ubsan_handle_pointer_overflow(Data* data, uintptr_t, uintptr_t) {
               "pointer arithmetic goes beyond the address space, or starts at null");
 }
 
-#define SIMT_ARITHMETIC(name, what)                                                           \
-    void __ubsan_handle_##name(Data* data, uintptr_t a, uintptr_t b) {                        \
-        const Kernel kernel;                                                                  \
-        undefined(kernel, data->location,                                                     \
-                  std::string(what) + " (operands " + number(a) + " and " + number(b) + ")"); \
+#define SIMT_ARITHMETIC(name, act, what)                                                \
+    void __ubsan_handle_##name(Data* data, uintptr_t a, uintptr_t b) {                  \
+        const Kernel kernel;                                                            \
+        act(kernel, data->location,                                                     \
+            std::string(what) + " (operands " + number(a) + " and " + number(b) + ")"); \
     }
-SIMT_ARITHMETIC(add_overflow, "the sum of two signed numbers does not fit")
-SIMT_ARITHMETIC(sub_overflow, "the difference of two signed numbers does not fit")
-SIMT_ARITHMETIC(mul_overflow, "the product of two signed numbers does not fit")
-SIMT_ARITHMETIC(divrem_overflow, "a division by zero, or of the least number by -1")
-SIMT_ARITHMETIC(shift_out_of_bounds, "a shift by too much, or of a negative number")
+SIMT_ARITHMETIC(add_overflow, undefined, "the sum of two signed numbers does not fit")
+SIMT_ARITHMETIC(sub_overflow, undefined, "the difference of two signed numbers does not fit")
+SIMT_ARITHMETIC(mul_overflow, undefined, "the product of two signed numbers does not fit")
+SIMT_ARITHMETIC(divrem_overflow, stop, "a division by zero, or of the least number by -1")
+SIMT_ARITHMETIC(shift_out_of_bounds, undefined, "a shift by too much, or of a negative number")
 #undef SIMT_ARITHMETIC
 
 void __ubsan_handle_negate_overflow(Data* data, uintptr_t value) {

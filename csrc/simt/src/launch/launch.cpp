@@ -118,7 +118,8 @@ class Launch {
     }
 
     // Of several faults the earliest block's is kept, as with a single OS thread.
-    void record(uint64_t turn, const Fault& fault) {
+    void record(uint64_t turn, Fault fault) {
+        if (!fault.message.empty()) fault.message += " Schedule: " + to_string(schedule_) + ".";
         const std::lock_guard<std::mutex> lock(fault_mutex_);
         stopped_.store(true, std::memory_order_relaxed);
         if (fault_ && fault_turn_ <= turn) return;

@@ -2,6 +2,10 @@
 // Fragments are spread over the lanes as the PTX manual draws them.
 #pragma once
 
+#if !defined(__CUDACC__)
+#include "simt/half.h"
+#endif
+
 namespace simt {
 
 // mma_m16n8k16<T>(d, a, b, c), T = __half or __nv_bfloat16: D = A·B + C with A [16,16], B [16,8] of T,

@@ -30,7 +30,7 @@ inline void __threadfence_block() { ::simt::detail::fence(::simt::detail::Scope:
 inline void __threadfence() { ::simt::detail::fence(::simt::detail::Scope::device); }
 inline void __threadfence_system() { ::simt::detail::fence(::simt::detail::Scope::system); }
 
-inline void __nanosleep(unsigned) { ::simt::detail::yield(); }
+inline void __nanosleep(unsigned, SIMT_CALL_SITE) { ::simt::detail::yield(site); }
 
 inline void __trap(SIMT_CALL_SITE) {
     ::simt::detail::fail("trap", "__trap()", "The kernel stopped itself.", site);
