@@ -75,11 +75,12 @@ def sanitize(session: nox.Session) -> None:
     Then the executor's own tests run under AddressSanitizer, each program a process of its own.
     """
     install(session, "test", "build", wheel=False)
-    folder = build_checked(session)
+    env = {"YAIE_EXTENSIONS": str(build_checked(session))}
     parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
+    pytest = (python(session), "-m", "pytest", *parallel)
     options = session.posargs or ("--profile", "quick")
-    command = (python(session), "-m", "pytest", "conformance", *parallel, "--kernel", "simt.*")
-    session.run(*command, *options, env={"YAIE_EXTENSIONS": str(folder)})
+    session.run(*pytest, "conformance", "--kernel", "simt.*", *options, env=env)
+    session.run(*pytest, "tests/test_extension.py", env=env)
     addresses = ROOT / "build" / "simt-tests-addresses"
     flags = "-DCMAKE_CXX_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=undefined"
     configure(session, "csrc/simt", addresses, flags)

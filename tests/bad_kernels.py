@@ -157,6 +157,19 @@ def bad_raises(**given: Any) -> Any:
     raise RuntimeError("an illegal memory access was encountered")
 
 
+class LaunchError(RuntimeError):
+    """What the executor raises, as seen from Python."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@kernel()
+def bad_races(**given: Any) -> Any:
+    raise LaunchError("race", "kernel k: race in block (0,0,0), thread (1,0,0), at k.cuh:7")
+
+
 class Unprintable(RuntimeError):
     def __str__(self) -> str:
         raise ValueError("no text")

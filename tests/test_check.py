@@ -11,7 +11,7 @@ import torch
 from conftest import PLUGIN, TIMEOUT_S, watchdog
 
 from yaie import ops
-from yaie.check import Judge, find_kernel
+from yaie.check import Judge, _other_schedule, find_kernel
 from yaie.compare import Verdict
 
 GOOD = {
@@ -114,6 +114,20 @@ def test_an_exception_or_a_wrong_kind_of_result_is_an_error(
     verdict = judged(judge, kernel)
     assert ("fail", "error") == (verdict.status, verdict.check)
     assert words in str(verdict.reason)
+
+
+def test_a_finding_of_the_executor_fails_the_check_of_its_kind(judge: Judge) -> None:
+    verdict = judged(judge, "bad.races")
+    assert ("fail", "race") == (verdict.status, verdict.check)
+    assert "thread (1,0,0), at k.cuh:7" in str(verdict.reason)
+
+
+def test_the_seed_of_a_case_chooses_the_order_of_its_second_run() -> None:
+    chosen = [_other_schedule(seed) for seed in range(64)]
+    assert {"reverse", "random", "priority"} == {schedule.policy for schedule in chosen}
+    assert {1, 2, 3, 4} == {s.depth for s in chosen if s.policy == "priority"}
+    assert any(schedule.preemption > 0 for schedule in chosen)
+    assert chosen == [_other_schedule(seed) for seed in range(64)]
 
 
 def test_an_exception_that_cannot_be_printed_is_no_pass(judge: Judge) -> None:

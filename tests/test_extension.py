@@ -238,6 +238,21 @@ def test_split_kv_refuses_dims_that_it_does_not_serve() -> None:
         attend("split_kv", cut(attention_args(), 7))
 
 
+def test_what_stops_a_launch_is_an_error_with_a_kind() -> None:
+    assert issubclass(MODULE.LaunchError, RuntimeError)
+
+
+@pytest.mark.skipif(not MODULE.checked, reason="the checked build sees accesses (nox -s sanitize)")
+def test_two_blocks_that_write_one_page_race() -> None:
+    caches = [torch.zeros(4, 2, 3)]
+    with pytest.raises(
+        MODULE.LaunchError, match=r"block \(1,0,0\).*'caches\[0\]'"
+    ) as found:
+        copy("naive", caches, (0, 2), (1, 2))
+    assert "race" == found.value.kind
+    assert 2 == str(found.value).count("copy_blocks/naive.cuh:")
+
+
 def test_an_unknown_schedule_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no schedule 'sideways' \(round-robin, reverse, random"):
         MODULE.set_schedule("sideways")

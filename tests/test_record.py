@@ -10,6 +10,7 @@ import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from reports import load
 from yaie import ops
 from yaie.compare import Receipt, Verdict
+from yaie.kernels import native
 from yaie.record import SCHEMA, Recorder, new_run_id, provenance, repro_line
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -85,6 +87,14 @@ def test_a_recorded_case_is_read_back_and_its_edges_are_those_it_hits(tmp_path: 
     assert repro_line(CASE, "simt.naive") == line["repro"]
     assert {"kv_len 0", "q_len > kv_len", "decode"} <= set(line["edges"])
     assert "kv_len 1" not in line["edges"]
+
+
+def test_the_line_of_a_finding_names_the_build_that_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = repro_line(CASE, "simt.naive")
+    monkeypatch.setenv("YAIE_EXTENSIONS", "build/checked")
+    monkeypatch.setattr(native, "extension", lambda face: SimpleNamespace(checked=True))
+    assert f"YAIE_EXTENSIONS=build/checked {plain}" == repro_line(CASE, "simt.naive")
+    assert repro_line(CASE, "torch.eager").startswith("yaie repro")
 
 
 def test_a_case_without_a_family_holds_bits(tmp_path: Path) -> None:

@@ -5,23 +5,12 @@ from __future__ import annotations
 import fcntl
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from planted import BUGS, PROGRAMS, ROOT, Bug, lay_out, put
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-ROOT = Path(__file__).parents[1]
-HERE = Path(__file__).parent / "planted"
 FOLDER = ROOT / "build" / "simt-planted"
-EXAMPLES = ROOT / "csrc" / "simt" / "examples"
-BUGS: list[dict[str, Any]] = tomllib.loads((HERE / "bugs.toml").read_text())["bug"]
-PROGRAMS = sorted({bug["program"] for bug in BUGS})
 
 PROJECT = """cmake_minimum_required(VERSION 3.20)
 project(planted LANGUAGES CXX)
@@ -40,47 +29,6 @@ endforeach()
 """
 
 
-def source_of(program: str) -> Path:
-    own = HERE / f"{program}.cu"
-    return own if own.exists() else EXAMPLES / f"{program}.cu"
-
-
-def applies(bug: dict[str, Any]) -> bool:
-    return (ROOT / bug["file"]).read_text().count(bug["find"]) == 1
-
-
-def mutated(bug: dict[str, Any]) -> str:
-    text = (ROOT / bug["file"]).read_text()
-    return text.replace(bug["find"], bug["replace"])
-
-
-def put(path: Path, text: str) -> None:
-    """Write what changed only, so that only that is built again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-
-
-def lay_out() -> None:
-    """A folder for each program: its source, and a header with the bug, which the compiler finds."""
-    put(FOLDER / "CMakeLists.txt", PROJECT.format(root=ROOT))
-    wanted = {f"clean-{program}": source_of(program).read_text() for program in PROGRAMS}
-    for name, text in wanted.items():
-        put(FOLDER / name / "program.cu", text)
-    for bug in filter(applies, BUGS):
-        source, file = source_of(bug["program"]), ROOT / bug["file"]
-        folder = FOLDER / bug["id"]
-        put(folder / "program.cu", mutated(bug) if source == file else source.read_text())
-        if source != file:
-            put(folder / file.relative_to(ROOT / "csrc"), mutated(bug))
-    for folder in FOLDER.iterdir():
-        if (folder / "program.cu").exists() and folder.name not in (
-            *wanted,
-            *(bug["id"] for bug in BUGS),
-        ):
-            shutil.rmtree(folder)
-
-
 @pytest.fixture(scope="module")
 def programs() -> Path:
     """All programs, built once for all sessions; a lock keeps the workers of pytest-xdist apart."""
@@ -88,7 +36,8 @@ def programs() -> Path:
     build = FOLDER / "build"
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lay_out()
+        put(FOLDER / "CMakeLists.txt", PROJECT.format(root=ROOT))
+        lay_out(FOLDER)
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
         for command in (
             ["cmake", "-S", FOLDER, "-B", build, *generator],
@@ -116,28 +65,28 @@ def test_correct_kernels_are_clean(programs: Path, program: str) -> None:
     assert output(programs / f"clean-{program}").strip() in ("clean", "right")
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug["id"])
-def test_bug_is_found_with_its_lines(programs: Path, bug: dict[str, Any]) -> None:
-    assert applies(bug), f"the edit no longer applies to {bug['file']}"
-    found = output(programs / bug["id"])
-    if "where" in bug:
-        name, text = Path(bug["where"]).name, (ROOT / bug["where"]).read_text()
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.id)
+def test_bug_is_found_with_its_lines(programs: Path, bug: Bug) -> None:
+    assert bug.applies, f"the edit no longer applies to {bug.file}"
+    found = output(programs / bug.id)
+    if bug.where:
+        name, text = Path(bug.where).name, (ROOT / bug.where).read_text()
     else:
-        name, text = Path(bug["file"]).name, mutated(bug)
-        if source_of(bug["program"]) == ROOT / bug["file"]:
-            name = "program.cu"
-    lines = [f"{name}:{line_with(text, part)}" for part in bug["lines"]]
-    wanted = [*lines, bug.get("says", "")]
-    kinds = bug["kind"].split("|")
+        own = bug.source == ROOT / bug.file
+        name, text = "program.cu" if own else Path(bug.file).name, bug.mutated
+    lines = [f"{name}:{line_with(text, part)}" for part in bug.lines]
+    wanted = [*lines, bug.says]
+    kinds = bug.kind.split("|")
     telling = [
         line
         for line in found.splitlines()
         if any(kind in line for kind in kinds)
         and all(w in line and not line.partition(w)[2][:1].isdigit() for w in wanted if w)
     ]
-    assert telling, f"wanted {bug['kind']} with {wanted} in:\n{found}"
+    assert telling, f"wanted {bug.kind} with {wanted} in:\n{found}"
 
 
 def test_there_are_enough_bugs_and_kernels() -> None:
     assert len(BUGS) >= 30
-    assert len({bug["id"] for bug in BUGS}) == len(BUGS)
+    assert len({bug.id for bug in BUGS}) == len(BUGS)
+    assert len(PROGRAMS) >= 8

@@ -17,15 +17,15 @@ struct Batch {
     Tensor<float> lse{"lse", {kTokens, kHeads}, {}, simt::Role::result};
 
     Batch() {
-        for (int i = 0; i < kTokens * kHeads * kDim; ++i) q.data()[i] = float(i % 5) - 2;
+        for (int i = 0; i < kTokens * kHeads * kDim; ++i) q.values()[i] = float(i % 5) - 2;
         for (int i = 0; i < kPages * kPage * kKvHeads * kDim; ++i)
-            k.data()[i] = v.data()[i] = float(i % 7) - 3;
-        for (int i = 0; i < 9; ++i) table.data()[i] = i;
-        table.data()[11] = 9;
-        lens.data()[0] = 70;
-        lens.data()[1] = 1;
-        indptr.data()[1] = 2;
-        indptr.data()[2] = 3;
+            k.values()[i] = v.values()[i] = float(i % 7) - 3;
+        for (int i = 0; i < 9; ++i) table.values()[i] = i;
+        table.values()[11] = 9;
+        lens.values()[0] = 70;
+        lens.values()[1] = 1;
+        indptr.values()[1] = 2;
+        indptr.values()[2] = 3;
     }
     yaie::attention::Paged paged() {
         return {k.data(), v.data(), table.data(), lens.data(), indptr.data(), 11,

@@ -10,7 +10,7 @@ static void launch() {
     Tensor<unsigned> first("caches[0]", {pages, words}), second("caches[1]", {pages, words});
     Tensor<int> pairs("pairs", {3, 2}, {2, 1}, simt::Role::input);
     const int chosen[] = {0, 3, 1, 1, 2, 5};
-    for (int i = 0; i < 6; ++i) pairs.data()[i] = chosen[i];
+    for (int i = 0; i < 6; ++i) pairs.values()[i] = chosen[i];
     SIMT_LAUNCH(naive<unsigned>, 3, 64, 0, nullptr, first.data(), pairs.data(), words);
     Layers layers{};
     layers.cache[0] = first.data();

@@ -47,7 +47,7 @@ static void launch() {
     out.check_result();
     Tensor<int> numbers("numbers", {100}, {}, simt::Role::input);
     Tensor<int> kept("kept", {50}), count("count", {1});
-    for (int i = 0; i < 100; ++i) numbers.data()[i] = i % 2;
+    for (int i = 0; i < 100; ++i) numbers.values()[i] = i % 2;
     SIMT_LAUNCH(compact, 2, 64, 0, nullptr, numbers.data(), 100, kept.data(), count.data());
 }
 
