@@ -5,21 +5,23 @@
 
 #include "common/attention.cuh"
 
-struct Batch {
-    static constexpr int kTokens = 3, kHeads = 4, kKvHeads = 2, kDim = 16, kPage = 8, kPages = 10;
-    Tensor<float> q{"q", {kTokens, kHeads, kDim}, {}, simt::Role::input};
-    Tensor<float> k{"k_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
-    Tensor<float> v{"v_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
+template <class T, int dim>
+struct BatchOf {
+    static constexpr int kTokens = 3, kHeads = 4, kKvHeads = 2, kDim = dim, kPage = 8, kPages = 10;
+    Tensor<T> q{"q", {kTokens, kHeads, kDim}, {}, simt::Role::input};
+    Tensor<T> k{"k_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
+    Tensor<T> v{"v_cache", {kPages, kPage, kKvHeads, kDim}, {}, simt::Role::input};
     Tensor<int> table{"block_table", {2, 9}, {11, 1}, simt::Role::input};
     Tensor<int> lens{"kv_lens", {2}, {}, simt::Role::input};
     Tensor<int> indptr{"q_indptr", {3}, {}, simt::Role::input};
-    Tensor<float> out{"out", {kTokens, kHeads, kDim}, {}, simt::Role::result};
+    Tensor<T> out{"out", {kTokens, kHeads, kDim}, {}, simt::Role::result};
     Tensor<float> lse{"lse", {kTokens, kHeads}, {}, simt::Role::result};
 
-    Batch() {
-        for (int i = 0; i < kTokens * kHeads * kDim; ++i) q.values()[i] = float(i % 5) - 2;
+    BatchOf() {
+        for (int i = 0; i < kTokens * kHeads * kDim; ++i)
+            q.values()[i] = simt::from_float<T>(float(i % 5) - 2);
         for (int i = 0; i < kPages * kPage * kKvHeads * kDim; ++i)
-            k.values()[i] = v.values()[i] = float(i % 7) - 3;
+            k.values()[i] = v.values()[i] = simt::from_float<T>(float(i % 7) - 3);
         for (int i = 0; i < 9; ++i) table.values()[i] = i;
         table.values()[11] = 9;
         lens.values()[0] = 70;
@@ -32,4 +34,9 @@ struct Batch {
                 2,        kPage,    kKvHeads,     kDim,        kDim};
     }
     yaie::attention::Options options() { return {0.25f, 0.0f, -1, 0}; }
+    void check_results() {
+        out.check_result();
+        lse.check_result();
+    }
 };
+using Batch = BatchOf<float, 16>;

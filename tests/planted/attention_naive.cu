@@ -7,8 +7,7 @@ static void launch() {
                 2 * batch.kDim * sizeof(float), nullptr, batch.out.data(), batch.lse.data(),
                 batch.q.data(), batch.kHeads * batch.kDim, batch.kDim, batch.kHeads, batch.paged(),
                 batch.options());
-    batch.out.check_result();
-    batch.lse.check_result();
+    batch.check_results();
 }
 
 int main() { return run(launch); }

@@ -25,8 +25,7 @@ static void launch() {
                 nullptr, p, batch.paged(), batch.options());
     SIMT_LAUNCH(merge_splits<float>, results, 32, 0, nullptr, batch.out.data(), batch.lse.data(),
                 partial_out.data(), partial_lse.data(), results, splits, batch.kDim);
-    batch.out.check_result();
-    batch.lse.check_result();
+    batch.check_results();
 }
 
 int main() { return run(launch); }

@@ -34,7 +34,7 @@ class Memory {
 #else
 class Memory {
    public:
-    Memory(std::size_t bytes, bool) : data_(new(std::align_val_t(256)) char[bytes]()) {}
+    Memory(std::size_t bytes, bool) : data_(new (std::align_val_t(256)) char[bytes]()) {}
     ~Memory() { operator delete[](data_, std::align_val_t(256)); }
     Memory(const Memory&) = delete;
     char* values() { return data_; }
