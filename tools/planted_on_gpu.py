@@ -83,16 +83,20 @@ def verdict(tool: str, program: Path, timeout: float) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return "hangs"
-    text = done.stdout + done.stderr
+    return reading(done.stdout + done.stderr, done.returncode)
+
+
+def reading(text: str, status: int) -> str:
+    """The first thing that a tool reported, and how many there were."""
     summary = SUMMARY.search(text)
     if summary is None:
-        return f"no summary (exit {done.returncode})"
-    count = int(summary["errors"] or summary["hazards"] or 0)
+        return f"no summary (exit {status})"
+    count = int(summary["errors"] or summary["hazards"])
     if not count:
         return QUIET
     first = FIRST.search(text)
-    what = re.sub(r"\s+", " ", first["what"]).strip() if first else "error"
-    return f"{what[:60]} ({count})"
+    what = first["what"].strip() if first else "error"
+    return f"{what[:100]} ({count})"
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 #include "block/block_runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <iterator>
 
@@ -215,9 +216,13 @@ void BlockRunner::yield(Lane& self) {
 }
 
 bool BlockRunner::poll(Lane& self, unsigned times) {
-    constexpr uint64_t kMost = 1 << 23;  // a second or so
+    using Clock = std::chrono::steady_clock;
+    constexpr uint64_t kMost = 1 << 23;
+    // What is polled for may come from a block that runs on another OS thread.
+    const std::chrono::seconds patience(is_checked() ? 0 : 10);
+    if (polls_ == 0) polling_since_ = Clock::now();
     polls_ += times;
-    if (polls_ > kMost) return true;
+    if (polls_ > kMost && Clock::now() - polling_since_ >= patience) return true;
     yield(self);
     return false;
 }

@@ -1,6 +1,7 @@
 // Runs the threads of one block after another: threads are fibers, blocks reuse them.
 #pragma once
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -227,6 +228,7 @@ class BlockRunner {
     std::vector<Fiber*> idle_fibers_;
 
     uint64_t polls_ = 0;  // since a thread waited or returned
+    std::chrono::steady_clock::time_point polling_since_;
     bool given_up_ = false;
     Fault fault_;
     Stats stats_;
