@@ -100,7 +100,7 @@ def test_kernel_with_200_kib_of_shared_memory_in_a_loaded_library(library: ctype
 
 def test_launch_errors_cross_a_loaded_library(library: ctypes.CDLL) -> None:
     _, message = reverse(library, np.zeros(60_000, np.float32))
-    assert "kernel reverse launched at loaded_kernel.cu:" in message
+    assert "kernel reverse launched at tests/loaded_kernel.cu:" in message
     assert "240000 bytes of dynamic shared memory exceed 232448" in message
 
 

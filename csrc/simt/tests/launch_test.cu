@@ -23,7 +23,8 @@ std::string refusal(dim3 grid, dim3 block, std::size_t shared_bytes) {
     try {
         SIMT_LAUNCH(nothing, grid, block, shared_bytes, nullptr);
     } catch (const simt::LaunchError& error) {
-        CHECK_CONTAINS("kernel nothing launched at launch_test.cu:", std::string(error.what()));
+        CHECK_CONTAINS("kernel nothing launched at tests/launch_test.cu:",
+                       std::string(error.what()));
         return error.kind();
     }
     return "";

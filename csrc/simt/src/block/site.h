@@ -16,9 +16,16 @@ inline bool same_text(const char* a, const char* b) { return a == b || std::strc
 inline bool same_site(Site a, Site b) { return a.line == b.line && same_text(a.file, b.file); }
 
 // "reduce.cuh:41": the folder says more about the building machine than about the kernel.
+// "a/csrc/rope/naive.cuh" becomes "rope/naive.cuh": every op has a naive.cuh.
+inline std::string last_two_parts(const std::string& path) {
+    const std::size_t last = path.rfind('/');
+    if (last == std::string::npos || last == 0) return path;
+    const std::size_t before = path.rfind('/', last - 1);
+    return before == std::string::npos ? path : path.substr(before + 1);
+}
+
 inline std::string to_string(Site site) {
-    const char* slash = std::strrchr(site.file, '/');
-    return std::string(slash ? slash + 1 : site.file) + ":" + std::to_string(site.line);
+    return last_two_parts(site.file) + ":" + std::to_string(site.line);
 }
 
 inline std::string to_string(uint3 v) {

@@ -59,11 +59,9 @@ std::string output_of(const std::vector<std::string>& command) {
     return text;
 }
 
-// "csrc/op/kernel.cuh:12 (discriminator 3)" becomes "kernel.cuh:12".
+// "csrc/op/kernel.cuh:12 (discriminator 3)" becomes "op/kernel.cuh:12".
 std::string short_line(const std::string& line) {
-    const std::string text = line.substr(0, line.find(" ("));
-    const std::size_t slash = text.rfind('/');
-    return slash == std::string::npos ? text : text.substr(slash + 1);
+    return last_two_parts(line.substr(0, line.find(" (")));
 }
 
 bool is_ours(const std::string& line) { return line.find("include/simt/") != line.npos; }
