@@ -72,7 +72,7 @@ def main() -> None:
     with Judge() as judge:
         for op in ops.OPS.values():
             for kernel in op.kernels.values():
-                if fnmatch.fnmatchcase(kernel.name, args.kernel):
+                if small_cases(op) and fnmatch.fnmatchcase(kernel.name, args.kernel):
                     rate = 1 / seconds_a_case(judge, op, kernel)
                     print(f"{op.name:18} {kernel.name:18} {rate:6.0f} cases a second and core")
 

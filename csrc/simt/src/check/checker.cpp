@@ -307,10 +307,11 @@ void Checker::check_update(uintptr_t address, std::size_t bytes, Where where) {
     report_race(cell->write, {order_.stamp(), order_.clock() | kWrites, where}, address, bytes);
 }
 
-void Checker::constant_load(uintptr_t address, std::size_t bytes, Where where) {
-    const OutsideKernel outside;
+void Checker::constant_load(uintptr_t address, std::size_t bytes, Site site) {
     const Cell* cell = find_cell(address);
     if (!cell || cell->write.stamp < launch_since_) return;
+    const OutsideKernel outside;
+    const Where where = Module::self().where(site);
     if (!findings_.is_new(kStale, where, cell->write.where)) return;
     findings_.add({kStale, side(0, where), bytes, object(address, bytes), true, side(cell->write),
                    "__ldg is for what no thread writes while the kernel runs: use a plain load."});
@@ -518,14 +519,8 @@ void note_shared_access(const void* address, std::size_t bytes, bool write, Site
     note(address, bytes, write, true, false, site);
 }
 void note_constant_load(const void* address, std::size_t bytes, Site site) {
-    Checker* const checker = checking;
-    if (!checker) return;
-    Where where;
-    {
-        const OutsideKernel outside;
-        where = Module::self().where(site);
-    }
-    checker->constant_load(reinterpret_cast<uintptr_t>(address), bytes, where);
+    if (Checker* const checker = checking)
+        checker->constant_load(reinterpret_cast<uintptr_t>(address), bytes, site);
 }
 void note_copy(void* to, std::size_t bytes, Site site) { note(to, bytes, true, true, true, site); }
 

@@ -79,7 +79,7 @@ class Checker {
     void copy_begins(uintptr_t to, std::size_t bytes, Where where);
     void copy_ends(void* to, std::size_t bytes, Site site);
     // A load through the cache for constant data.
-    void constant_load(uintptr_t address, std::size_t bytes, Where where);
+    void constant_load(uintptr_t address, std::size_t bytes, Site site);
     // Stops the block if `address` is not aligned, or not in shared memory where it must be.
     void require(uintptr_t address, std::size_t bytes, bool write, bool shared, Where where);
 

@@ -109,6 +109,14 @@ Module::Module() {
 }
 
 Where Module::where(Site site) {
+    KnownSite& known =
+        known_sites_[(reinterpret_cast<uintptr_t>(site.file) + unsigned(site.line)) % kKnownSites];
+    if (known.site.file != site.file || known.site.line != site.line)
+        known = {site, find_site(site)};
+    return known.where;
+}
+
+Where Module::find_site(Site site) {
     for (std::size_t i = 0; i < sites_.size(); ++i)
         if (same_site(sites_[i], site)) return kSite | Where(i);
     sites_.push_back(site);

@@ -56,7 +56,16 @@ class Module {
     std::string path_;
     bool read_ = false;
     std::vector<Variable> globals_, thread_locals_;
+    Where find_site(Site site);
+
     std::vector<Site> sites_;
+    // A few of them by address, since every atomic and every copy asks.
+    static constexpr unsigned kKnownSites = 64;
+    struct KnownSite {
+        Site site;
+        Where where;
+    };
+    KnownSite known_sites_[kKnownSites] = {};
     std::map<Where, std::string> lines_;
 };
 
