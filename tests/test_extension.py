@@ -245,9 +245,7 @@ def test_what_stops_a_launch_is_an_error_with_a_kind() -> None:
 @pytest.mark.skipif(not MODULE.checked, reason="the checked build sees accesses (nox -s sanitize)")
 def test_two_blocks_that_write_one_page_race() -> None:
     caches = [torch.zeros(4, 2, 3)]
-    with pytest.raises(
-        MODULE.LaunchError, match=r"block \(1,0,0\).*'caches\[0\]'"
-    ) as found:
+    with pytest.raises(MODULE.LaunchError, match=r"block \(1,0,0\).*'caches\[0\]'") as found:
         copy("naive", caches, (0, 2), (1, 2))
     assert "race" == found.value.kind
     assert 2 == str(found.value).count("copy_blocks/naive.cuh:")
