@@ -6,7 +6,8 @@ costs one copy to the device.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,53 +47,60 @@ def sizes(tokens: int, sequences: int, last: int, width: int) -> dict[str, tuple
 
 def views(buffer: Tensor, shapes: dict[str, tuple[int, ...]]) -> Batch:
     """The tensors of a batch on their buffer."""
-    lengths = [int(np.prod(shape)) for shape in shapes.values()]
+    lengths = [math.prod(shape) for shape in shapes.values()]
     parts = torch.split(buffer, lengths)
     return Batch(**{n: p.view(s) for (n, s), p in zip(shapes.items(), parts, strict=True)})
 
 
-def pack(chunks: Collection[Chunk], page_size: int, device: torch.device) -> Batch:
+def pack(chunks: Sequence[Chunk], page_size: int, device: torch.device) -> Batch:
     """The batch of these chunks."""
-    tokens = sum(chunk.count for chunk in chunks)
-    last = [row for row, chunk in zip(_ends(chunks), chunks, strict=True) if chunk.is_last]
-    width = max(-(-chunk.stop // page_size) for chunk in chunks)
-    shapes = sizes(tokens, len(chunks), len(last), width)
-    host = torch.empty(
-        sum(int(np.prod(shape)) for shape in shapes.values()),
-        dtype=torch.int32,
-        pin_memory=device.type == "cuda",
-    )
+    lengths = np.array([chunk.length for chunk in chunks])
+    ends = np.cumsum(lengths)
+    last = [end - 1 for end, chunk in zip(ends.tolist(), chunks, strict=True) if chunk.is_last]
+    width = max(pages_of(chunk, page_size) for chunk in chunks)
+    shapes = sizes(int(ends[-1]), len(chunks), len(last), width)
+    host = host_buffer(shapes, device)
     batch = views(host, shapes)
     batch.last.numpy()[:] = last
     fill(batch, chunks, page_size)
     return views(host.to(device, non_blocking=True), shapes)
 
 
-def fill(batch: Batch, chunks: Collection[Chunk], page_size: int) -> None:
-    """Write tokens, positions, slots and tables of the chunks into a batch on the CPU."""
-    tokens, positions, slots = (x.numpy() for x in (batch.tokens, batch.positions, batch.slots))
+def pages_of(chunk: Chunk, page_size: int) -> int:
+    """How many pages hold the tokens up to the end of a chunk."""
+    return -(-chunk.stop // page_size)
+
+
+def host_buffer(shapes: dict[str, tuple[int, ...]], device: torch.device) -> Tensor:
+    """Memory for a batch on the CPU, from where it can be sent to the device without waiting."""
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return torch.zeros(numbers, dtype=torch.int32, pin_memory=device.type == "cuda")
+
+
+def fill(batch: Batch, chunks: Sequence[Chunk], page_size: int) -> None:
+    """Write tokens, positions, slots and tables of the chunks into the first rows of a batch on
+    the CPU. Entries of the table that no chunk has are -1."""
+    n = len(chunks)
     table, lens, indptr = (x.numpy() for x in (batch.block_table, batch.kv_lens, batch.q_indptr))
-    indptr[0] = row = 0
-    for b, chunk in enumerate(chunks):
-        sequence, start, stop = chunk.sequence, chunk.start, chunk.stop
-        rows = slice(row, row + chunk.count)
-        tokens[rows] = sequence.tokens[start:stop]
-        if chunk.count == 1:  # decode: no arrays for one number
-            positions[row] = start
-            slots[row] = sequence.table[start // page_size] * page_size + start % page_size
-        else:
-            at = np.arange(start, stop, dtype=np.int32)
-            positions[rows] = at
-            slots[rows] = sequence.table[at // page_size] * page_size + at % page_size
-        used = -(-stop // page_size)
-        table[b, :used] = sequence.table[:used]
-        table[b, used:] = -1
-        lens[b] = stop
-        row += chunk.count
-        indptr[b + 1] = row
-
-
-def _ends(chunks: Collection[Chunk]) -> list[int]:
-    """The last row of each chunk."""
-    ends: list[int] = (np.cumsum([chunk.count for chunk in chunks]) - 1).tolist()
-    return ends
+    table[:n] = -1
+    for row, chunk in zip(table, chunks, strict=False):
+        used = pages_of(chunk, page_size)
+        row[:used] = chunk.sequence.table[:used]
+    start = np.array([chunk.start for chunk in chunks], np.int32)
+    length = np.array([chunk.length for chunk in chunks], np.int32)
+    lens[:n] = start + length
+    indptr[0] = 0
+    np.cumsum(length, out=indptr[1 : n + 1])
+    total = int(indptr[n])
+    tokens, positions, slots = (
+        x.numpy()[:total] for x in (batch.tokens, batch.positions, batch.slots)
+    )
+    if total == n:  # decode: one token a row
+        tokens[:] = [chunk.sequence.token(chunk.start) for chunk in chunks]
+        positions[:], row_of = start, np.arange(n)
+    else:
+        np.concatenate([c.sequence.tokens[c.start : c.stop] for c in chunks], out=tokens)
+        row_of = np.repeat(np.arange(n), length)
+        positions[:] = np.arange(total) - indptr[row_of] + start[row_of]
+    page, offset = np.divmod(positions, page_size)
+    slots[:] = table[row_of, page] * page_size + offset

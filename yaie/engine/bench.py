@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def measure(engine: Engine, load: Load) -> Figures:
     return Figures(
         seconds=time.perf_counter() - begun,
         first_token=[times[0] for times in came.values()],
-        between_tokens=[b - a for times in came.values() for a, b in zip(times, times[1:])],
+        between_tokens=[b - a for times in came.values() for a, b in itertools.pairwise(times)],
         prompt_tokens=done["prompt_tokens"],
         generated_tokens=done["generated_tokens"],
         cached_tokens=done["cached_tokens"],

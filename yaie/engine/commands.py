@@ -168,7 +168,7 @@ def _trace(
 
     def announced() -> Any:
         chunks = schedule()
-        print(f"step {number}: {sum(c.count for c in chunks)} tokens")
+        print(f"step {number}: {sum(c.length for c in chunks)} tokens")
         for c in chunks:
             s = c.sequence
             pages = s.table[: s.pages].tolist()

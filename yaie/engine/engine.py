@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from yaie import dispatch
+from yaie import dispatch, ops
 from yaie.cache.integers import Integers
 from yaie.engine.batch import pack
 from yaie.engine.graphs import DecodeGraphs
@@ -57,7 +57,8 @@ class Engine:
     ``page_size`` and ``num_pages`` size the KV cache (None: as many as a share of the memory
     holds), ``token_budget`` and ``max_requests`` a step, ``prefix_cache`` keeps the pages of
     computed prefixes for later requests, ``cuda_graphs`` records decode steps (None: on a GPU).
-    ``kernels`` are choices as for ``yaie.use``, for all steps.
+    ``kernels`` are choices as for ``yaie.use``, for all steps; a graph keeps those that it was
+    recorded with.
 
     Errors: ValueError, TypeError for bad arguments, before anything is changed.
     """
@@ -84,6 +85,7 @@ class Engine:
                 raise TypeError(f"Engine: {name}: {value!r} is not an integer")
             if value < 1:
                 raise ValueError(f"Engine: {name}: is {value}, must be at least 1")
+        dispatch.check_choices(tuple(kernels), ops.kernel_names())
         on_gpu = model.device.type == "cuda"
         if cuda_graphs and not on_gpu:
             raise ValueError(f"Engine: cuda_graphs: the model is on {model.device}")
@@ -99,14 +101,7 @@ class Engine:
         self._ids = itertools.count()
         self._graphs: DecodeGraphs | None = None
         if on_gpu if cuda_graphs is None else cuda_graphs:
-            most = min(pages, -(-model.max_positions // page_size))
-            self._graphs = DecodeGraphs(
-                lambda batch: model.forward(batch, self.caches),
-                max_requests,
-                most,
-                page_size,
-                model.device,
-            )
+            self._graphs = self._decode_graphs(DecodeGraphs)
 
     @staticmethod
     def load(
@@ -142,6 +137,8 @@ class Engine:
         """
         params = SamplingParams() if params is None else params
         name = self._new_id() if request_id is None else request_id
+        if not isinstance(name, str):
+            raise TypeError(f"request_id: {name!r} is not a string")
         if name in self._sequences:
             raise ValueError(f"request {name!r}: request_id: is in use")
         request = Request.of(name, prompt, params, secrets.randbits(63))
@@ -167,11 +164,10 @@ class Engine:
             ready = [chunk.sequence for chunk in chunks if chunk.is_last]
             tokens = self._sampler(logits, ready) if ready else []
         self.stats.steps += 1
-        self.stats.computed_tokens += sum(chunk.count for chunk in chunks)
+        self.stats.computed_tokens += sum(chunk.length for chunk in chunks)
         outputs = [self._take(s, token) for s, token in zip(ready, tokens, strict=True)]
-        for output in outputs:
-            if output.request_id in self._streams:
-                self._streams[output.request_id].append(output)
+        if self._streams:
+            self._deliver(outputs)
         return outputs
 
     def stream(self, prompt: Integers, params: SamplingParams | None = None) -> Iterator[Output]:
@@ -215,11 +211,29 @@ class Engine:
                     ended[output.request_id] = output.completion
         return [ended[request_id] for request_id in ids]
 
+    def clear_prefix_cache(self) -> int:
+        """Forget all prefixes; returns how many pages that frees. Errors: ValueError while a
+        running request reads some of them."""
+        return self.scheduler.clear()
+
     def check_integrity(self) -> None:
         """AssertionError, in words, where pages, locks and requests disagree."""
         self.scheduler.check_integrity()
         lined_up = {s.request.id for s in (*self.scheduler.running, *self.scheduler.waiting)}
         assert lined_up == set(self._sequences), f"{lined_up} in line, not {set(self._sequences)}"
+
+    def _decode_graphs(self, kind: type[DecodeGraphs]) -> DecodeGraphs:
+        scheduler = self.scheduler
+        return kind(
+            lambda batch: self.model.forward(batch, self.caches),
+            scheduler.max_requests,
+            self._pages_for(self.capacity),
+            scheduler.page_size,
+            self.model.device,
+        )
+
+    def _pages_for(self, tokens: int) -> int:
+        return -(-tokens // self.scheduler.page_size)
 
     def _forward(self, chunks: list[Chunk]) -> Tensor:
         if self._graphs is not None and self._graphs.serves(chunks):
@@ -228,18 +242,22 @@ class Engine:
         batch = pack(chunks, self.scheduler.page_size, self.model.device)
         return self.model.forward(batch, self.caches)
 
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if output.request_id in self._streams:
+                self._streams[output.request_id].append(output)
+
     def _take(self, sequence: Sequence, token: int) -> Output:
         """Append a token to its sequence, which may end with it."""
-        request = sequence.request
         if token < 0:
             error = f"no token can be drawn after position {sequence.length - 1}: logits are NaN, "
             completion = self._end(sequence, FAILED, error + "+inf, or all -inf")
-            return Output(request.id, None, completion)
+            return Output(sequence.request.id, None, completion)
         sequence.append(token)
         self.stats.generated_tokens += 1
         reason = self._reason_to_end(sequence, token)
-        completion_or_none = self._end(sequence, reason) if reason else None
-        return Output(request.id, token, completion_or_none)
+        ended = None if reason is None else self._end(sequence, reason)
+        return Output(sequence.request.id, token, ended)
 
     def _reason_to_end(self, sequence: Sequence, token: int) -> str | None:
         params = sequence.request.params
@@ -247,7 +265,7 @@ class Engine:
             return STOP
         if token in self.model.config.eos_ids and not params.ignore_eos:
             return STOP
-        return LENGTH if len(sequence.output) == params.max_tokens else None
+        return LENGTH if sequence.generated == params.max_tokens else None
 
     def _end(self, sequence: Sequence, reason: str, error: str | None = None) -> Completion:
         request = sequence.request

@@ -8,14 +8,14 @@ are chosen while recording; a later ``yaie.use`` does not change a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from yaie import dispatch
 from yaie.engine import batch as batches
 from yaie.engine.batch import Batch
 from yaie.engine.scheduler import Chunk
@@ -25,18 +25,18 @@ Forward = Callable[[Batch], Tensor]
 
 @dataclass(frozen=True)
 class Recorded:
-    """A graph, what it reads and what it writes."""
+    """What a recording reads, and what ``replay`` writes anew."""
 
-    graph: torch.cuda.CUDAGraph
     host: Batch
     host_buffer: Tensor
     buffer: Tensor
     logits: Tensor
+    replay: Callable[[], None]
 
 
 class DecodeGraphs:
-    """Graphs of ``forward`` by batch size and by the width of the block table, recorded when they
-    are first needed. Both are rounded up (``size_for``), so that there are few."""
+    """Recordings of ``forward`` by batch size and by the width of the block table, made when they
+    are first needed. Both are rounded up, so that there are few."""
 
     def __init__(
         self,
@@ -53,51 +53,61 @@ class DecodeGraphs:
         self.replays = 0
         self._memory: Any = None
 
-    def serves(self, chunks: Collection[Chunk]) -> bool:
+    def serves(self, chunks: Sequence[Chunk]) -> bool:
         """Whether this step is a decode step."""
-        return all(chunk.count == 1 and chunk.is_last for chunk in chunks)
+        return all(chunk.length == 1 and chunk.is_last for chunk in chunks)
 
-    def run(self, chunks: Collection[Chunk]) -> Tensor:
+    def run(self, chunks: Sequence[Chunk]) -> Tensor:
         """The logits of a decode step: float32 [B,V]. They are overwritten by the next replay."""
-        pages = max(-(-chunk.stop // self.page_size) for chunk in chunks)
-        key = size_for(len(chunks), self.max_requests), size_for(pages, self.max_pages)
+        pages = max(batches.pages_of(chunk, self.page_size) for chunk in chunks)
+        key = size_for(len(chunks), self.max_requests), width_for(pages, self.max_pages)
         if key not in self.recorded:
             self.recorded[key] = self._record(*key)
         recorded = self.recorded[key]
         _fill_padded(recorded.host, chunks, self.page_size)
         recorded.buffer.copy_(recorded.host_buffer, non_blocking=True)
-        recorded.graph.replay()
+        recorded.replay()
         self.replays += 1
         return recorded.logits[: len(chunks)]
 
     def _record(self, size: int, width: int) -> Recorded:
         shapes = batches.sizes(size, size, size, width)
-        numbers = sum(int(np.prod(shape)) for shape in shapes.values())
-        host_buffer = torch.zeros(numbers, dtype=torch.int32, pin_memory=True)
+        host_buffer = batches.host_buffer(shapes, self.device)
         host = batches.views(host_buffer, shapes)
         _fill_padded(host, (), self.page_size)
-        buffer = host_buffer.to(self.device)
+        buffer = host_buffer.to(self.device, copy=True)
         batch = batches.views(buffer, shapes)
+        with dispatch.checked(False):  # contents cannot be read while recording
+            logits, replay = self.capture(lambda: self.forward(batch))
+        return Recorded(host, host_buffer, buffer, logits, replay)
+
+    def capture(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        """Record ``work``; returns its result, and what computes it anew in the same memory."""
+        current = torch.cuda.current_stream(self.device)
         side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(self.device))
+        side.wait_stream(current)
         with torch.cuda.stream(side):  # libraries allocate and choose on the first calls
             for _ in range(2):
-                self.forward(batch)
-        torch.cuda.current_stream(self.device).wait_stream(side)
+                work()
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._memory):
-            logits = self.forward(batch)
+            result = work()
         self._memory = graph.pool()
-        return Recorded(graph, host, host_buffer, buffer, logits)
+        return result, graph.replay
 
 
 def size_for(n: int, most: int) -> int:
-    """The next power of two, or the next multiple of 32 above 32; ``most`` at most."""
-    size = 1 << (n - 1).bit_length() if n <= 32 else -(-n // 32) * 32
-    return min(size, most)
+    """Rows: the next power of two, or the next multiple of 32 above 32; ``most`` at most."""
+    return width_for(n, most) if n <= 32 else min(-(-n // 32) * 32, most)
 
 
-def _fill_padded(host: Batch, chunks: Collection[Chunk], page_size: int) -> None:
+def width_for(n: int, most: int) -> int:
+    """Pages: the next power of two, for an unused column costs little; ``most`` at most."""
+    return min(1 << (n - 1).bit_length(), most)
+
+
+def _fill_padded(host: Batch, chunks: Sequence[Chunk], page_size: int) -> None:
     """Write the chunks into the first rows, and rows of padding behind them."""
     batches.fill(host, chunks, page_size)
     n, size = len(chunks), len(host.tokens)
@@ -105,5 +115,6 @@ def _fill_padded(host: Batch, chunks: Collection[Chunk], page_size: int) -> None
     host.positions[n:] = 0
     host.slots[n:] = -1
     host.kv_lens[n:] = 0
+    host.block_table[n:] = -1
     host.q_indptr[n:] = torch.arange(n, size + 1, dtype=torch.int32)
     host.last[:] = torch.arange(size, dtype=torch.int32)

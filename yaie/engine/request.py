@@ -6,8 +6,9 @@ Everything is checked when it is made: a step never finds a bad parameter.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,8 @@ class SamplingParams:
         if self.seed is not None:
             _integer("seed", self.seed)
             _require(-(2**63) <= self.seed < 2**63, "seed", self.seed, "must fit 64 bits")
+        if isinstance(self.stop_ids, str) or not isinstance(self.stop_ids, Iterable):
+            raise TypeError(f"SamplingParams: stop_ids: {self.stop_ids!r} is no list of token ids")
         object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
         for token in self.stop_ids:
             _integer("stop_ids", token)
@@ -110,8 +113,7 @@ class Completion:
     error: str | None = None
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(NamedTuple):
     """What one step did to one request: its next token (None where it ended without one), and the
     Completion if it has ended."""
 

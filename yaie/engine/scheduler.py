@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,9 +62,18 @@ class Sequence:
         return self._tokens[: self.length]
 
     @property
+    def generated(self) -> int:
+        """How many tokens it has said."""
+        return self.length - len(self.request.prompt)
+
+    @property
     def output(self) -> Tokens:
         """The tokens generated so far."""
         return self._tokens[len(self.request.prompt) : self.length]
+
+    def token(self, position: int) -> int:
+        """One of them."""
+        return self._tokens[position]  # type: ignore[no-any-return]
 
     def append(self, token: int) -> None:
         """One more token of output."""
@@ -75,18 +84,17 @@ class Sequence:
         return f"<{self.request.id}: {self.computed} of {self.length} computed, {self.pages} pages>"
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """``count`` tokens of a sequence from ``start`` on, computed in one step."""
+class Chunk(NamedTuple):
+    """``length`` tokens of a sequence from ``start`` on, computed in one step."""
 
     sequence: Sequence
     start: int
-    count: int
+    length: int
 
     @property
     def stop(self) -> int:
         """The position behind the last token."""
-        return self.start + self.count
+        return self.start + self.length
 
     @property
     def is_last(self) -> bool:
@@ -164,6 +172,10 @@ class Scheduler:
             chunk.sequence.computed = chunk.stop
             if chunk.start < chunk.sequence.prefill:
                 self._share(chunk.sequence)
+
+    def clear(self) -> int:
+        """Free the pages of all cached prefixes. Errors: ValueError while one is in use."""
+        return len(self.pool.free(self.tree.reset().tolist()))
 
     # Pages -----------------------------------------------------------------------------------
 
