@@ -159,6 +159,15 @@ class Submit:
 
 
 @dataclass(frozen=True)
+class Again:
+    """The next turn of a talk: the prompt and the output of the request that was submitted so many
+    before the last, if it has ended and what follows fits."""
+
+    back: int
+    params: int
+
+
+@dataclass(frozen=True)
 class Step:
     times: int
 
@@ -168,6 +177,9 @@ class Cancel:
     """The request that was submitted so many before the last."""
 
     back: int
+
+
+Command = Submit | Again | Step | Cancel
 
 
 @dataclass(frozen=True)
@@ -182,7 +194,7 @@ class Program:
     prefix_cache: bool
     graphs: bool
     kernels: int
-    commands: tuple[Submit | Step | Cancel, ...]
+    commands: tuple[Command, ...]
 
     def engine(self) -> Engine:
         longest = [
@@ -226,7 +238,12 @@ submits = st.builds(
     params=st.integers(0, len(PARAMS) - 1),
 ).filter(lambda s: s.shared + s.own > 0)
 commands = st.one_of(
-    submits, submits, st.builds(Step, st.integers(1, 5)), st.builds(Cancel, st.integers(0, 3))
+    submits,
+    submits,
+    st.builds(Step, st.integers(1, 5)),
+    st.builds(Step, st.integers(4, 12)),
+    st.builds(Again, st.integers(0, 2), st.integers(0, len(PARAMS) - 1)),
+    st.builds(Cancel, st.integers(0, 3)),
 )
 programs = st.builds(
     Program,
@@ -246,22 +263,37 @@ class Run:
     """One program, run: what came out, and what happened on the way."""
 
     engine: Engine
-    submitted: dict[str, Submit] = field(default_factory=dict)
+    submitted: dict[str, tuple[tuple[int, ...], int]] = field(default_factory=dict)
+    """Prompt and number of the parameters."""
     ended: dict[str, Completion] = field(default_factory=dict)
     streamed: dict[str, list[int]] = field(default_factory=dict)
     seen: Counter[str] = field(default_factory=Counter)
     computed: int = 0
 
-    def obey(self, command: Submit | Step | Cancel) -> None:
+    def obey(self, command: Command) -> None:
         if isinstance(command, Submit):
-            request_id = self.engine.submit(command.tokens, PARAMS[command.params])
-            self.submitted[request_id] = command
-            self.streamed[request_id] = []
+            self.submit(command.tokens, command.params)
+        elif isinstance(command, Again):
+            self.again(command)
         elif isinstance(command, Step):
             for _ in range(command.times):
                 self.step()
         else:
             self.cancel(command.back)
+
+    def submit(self, tokens: tuple[int, ...], params: int) -> None:
+        request_id = self.engine.submit(tokens, PARAMS[params])
+        self.submitted[request_id] = tokens, params
+        self.streamed[request_id] = []
+
+    def again(self, command: Again) -> None:
+        ids = list(self.submitted)
+        before = self.ended.get(ids[-1 - command.back]) if command.back < len(ids) else None
+        if before is not None:
+            talk = (*before.prompt, *before.tokens)
+            if len(talk) + PARAMS[command.params].max_tokens <= self.engine.capacity:
+                self.seen["next turns"] += 1
+                self.submit(talk, command.params)
 
     def __post_init__(self) -> None:
         self.poison()
@@ -290,7 +322,11 @@ class Run:
         self.engine.check_integrity()
         computed = self.engine.stats.computed_tokens - self.computed
         assert computed <= self.engine.scheduler.token_budget, f"{computed} tokens in one step"
-        assert len(self.engine.scheduler.running) <= self.engine.scheduler.max_requests
+        scheduler = self.engine.scheduler
+        assert len(scheduler.running) <= scheduler.max_requests
+        line = [s.request.id for s in (*scheduler.running, *scheduler.waiting)]
+        arrived = [name for name in self.submitted if name in line]
+        assert arrived == line, f"{line} in line, arrived as {arrived}"
         self.computed += computed
         self.poison()
 
@@ -317,20 +353,21 @@ def run(program: Program) -> Run:
     done = Run(program.engine())
     for command in program.commands:
         done.obey(command)
-    steps = 0
-    while done.engine.busy:
+    tokens = sum(len(t) + PARAMS[params].max_tokens for t, params in done.submitted.values())
+    for _ in range(10 + 4 * tokens):
+        if not done.engine.busy:
+            break
         done.step()
-        steps += 1
-        assert steps < 2000, "a request starves"
+    assert not done.engine.busy, "a request starves"
     return done
 
 
 def assert_laws(done: Run) -> None:
     assert set(done.submitted) == set(done.ended)
-    for request_id, command in done.submitted.items():
+    for request_id, (tokens, params) in done.submitted.items():
         completion = done.ended[request_id]
-        expected = alone(command.tokens, command.params)
-        assert completion.prompt == command.tokens
+        expected = alone(tokens, params)
+        assert completion.prompt == tokens
         assert list(completion.tokens) == done.streamed[request_id]
         compared = min(expected.steady, len(completion.tokens))
         assert expected.tokens[:compared] == completion.tokens[:compared], completion

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections import Counter
 from typing import Any
 
@@ -152,3 +154,64 @@ def test_temperature_0_beside_a_draw_is_greedy(kernel: str) -> None:
     (expected,) = served().generate([tokens], greedy)
     mixed, _ = served(kernels=(kernel,)).generate([tokens, tokens], [greedy, drawn])
     assert expected.tokens == mixed.tokens
+
+
+def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
+    engine = served(token_budget=64)
+    forward, bad = engine.model.forward, prompt(0, 5, 1)
+    engine.model = copy.copy(engine.model)
+
+    def spoilt(batch: Any, caches: Any) -> Any:
+        logits = forward(batch, caches)
+        first = batch.tokens[batch.q_indptr[:-1].long()].tolist()
+        logits[[t == bad[0] for t in first]] = math.nan
+        return logits
+
+    engine.model.forward = spoilt  # type: ignore[method-assign]
+    params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    failed, fine = engine.generate([bad, prompt(6, 0, 0)], params)
+    assert ("error", ()) == (failed.reason, failed.tokens)
+    assert "position 4" in str(failed.error) and "NaN" in str(failed.error)
+    (expected,) = served().generate([prompt(6, 0, 0)], params)
+    assert expected.tokens == fine.tokens
+    engine.check_integrity()
+
+
+def test_a_request_that_fits_alone_gets_every_cached_page() -> None:
+    engine = served(num_pages=4)
+    params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    for seed in (0, 1):
+        engine.submit(prompt(0, 8, seed), params)
+        for _ in range(20):
+            engine.step()
+        assert not engine.busy, "it starves"
+    assert engine.scheduler.evicted_pages > 0
+
+
+def test_a_request_that_waits_for_pages_locks_nothing() -> None:
+    engine = served(num_pages=6, token_budget=64)
+    params = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    engine.submit(prompt(16, 3, 0), params)
+    engine.step()
+    engine.submit((*prompt(8, 0, 0), *prompt(0, 12, 1)), params)
+    engine.step()
+    assert len(engine.scheduler.waiting) == 1
+    while engine.busy:
+        engine.step()
+        engine.check_integrity()
+    assert engine.scheduler.tree.protected == 0
+
+
+BY_HAND = {
+    test.__name__: test
+    for test in (
+        test_the_whole_prompt_cached_leaves_one_token_to_compute,
+        test_two_of_a_kind_in_one_batch_keep_one_copy,
+        test_the_youngest_goes_first_and_comes_back,
+        test_a_request_that_fits_alone_gets_every_cached_page,
+        test_a_request_that_waits_for_pages_locks_nothing,
+        test_a_chunk_never_exceeds_the_budget_and_the_rest_waits_its_turn,
+        test_logits_that_are_no_numbers_end_their_request_alone,
+    )
+}
+"""For tests/test_engine_mutants.py: what no program says."""

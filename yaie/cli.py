@@ -8,6 +8,7 @@ import fnmatch
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from yaie import kernels, ops, pages
@@ -15,7 +16,7 @@ from yaie.check import Judge, find_kernel
 from yaie.compare import Verdict
 from yaie.engine.commands import add_commands
 from yaie.op import Kernel, Op
-from yaie.record import repro_line
+from yaie.record import Recorder, new_run_id, repro_line
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 0, 1, 2, 3
 
@@ -61,8 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     repro.add_argument("case", help='the printed case, such as "append_kv.Case(T=3)"')
     repro.add_argument("--kernel", required=True, metavar="NAME", help="the kernel to judge")
     repro.set_defaults(run=_repro)
-    add_commands(commands)
+    add_commands(commands, _record_engine)
     return parser
+
+
+def _record_engine(folder: str, found: dict[str, Any]) -> None:
+    """Keep the figures of one engine-bench."""
+    recorder = Recorder(Path(folder), new_run_id(), "engine")
+    recorder.measured("engine", found)
+    recorder.close()
 
 
 def _ops(args: argparse.Namespace) -> int:

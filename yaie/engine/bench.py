@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -91,42 +92,62 @@ class Figures:
     """What a load took, in seconds from the moment all requests were submitted."""
 
     seconds: float
-    first_token: list[float]
-    between_tokens: list[float]
+    first_token: tuple[float, ...]
+    between_tokens: tuple[float, ...]
     prompt_tokens: int
     generated_tokens: int
     cached_tokens: int
     steps: int
     graph_steps: int
 
+    def record(self) -> dict[str, Any]:
+        """For the report."""
+        between = self.between_tokens or (float("nan"),)
+        return {
+            "seconds": self.seconds,
+            "output_tokens": self.generated_tokens,
+            "prompt_tokens": self.prompt_tokens,
+            "rate": self.generated_tokens / self.seconds,
+            "rate_with_prompts": (self.prompt_tokens + self.generated_tokens) / self.seconds,
+            "first_token": median(self.first_token),
+            "first_token_most": max(self.first_token),
+            "between_tokens": median(between) if self.between_tokens else None,
+            "between_tokens_p99": float(np.percentile(between, 99))
+            if self.between_tokens
+            else None,
+            "hit_rate": self.cached_tokens / self.prompt_tokens,
+            "steps": self.steps,
+            "graph_steps": self.graph_steps,
+        }
+
     def lines(self) -> list[str]:
         """For a reader."""
-        first, between = (np.array(x) * 1e3 for x in (self.first_token, self.between_tokens))
-        total = self.prompt_tokens + self.generated_tokens
-        hit = self.cached_tokens / max(self.prompt_tokens, 1)
+        r = self.record()
         lines = [
-            f"throughput        {self.generated_tokens / self.seconds:.1f} output tokens/s, "
-            f"{total / self.seconds:.1f} with prompts ({self.seconds:.2f} s)",
-            f"first token       {np.median(first):.1f} ms median, {first.max():.1f} ms at most",
+            f"throughput        {r['rate']:.1f} output tokens/s, {r['rate_with_prompts']:.1f} with "
+            f"prompts ({self.seconds:.2f} s)",
+            f"first token       {1e3 * r['first_token']:.1f} ms median, "
+            f"{1e3 * r['first_token_most']:.1f} ms at most",
         ]
-        if len(between):
-            p99 = np.percentile(between, 99)
-            lines.append(f"between tokens    {np.median(between):.2f} ms median, {p99:.2f} ms p99")
+        if self.between_tokens:
+            lines.append(
+                f"between tokens    {1e3 * r['between_tokens']:.2f} ms median, "
+                f"{1e3 * r['between_tokens_p99']:.2f} ms p99"
+            )
         return [
             *lines,
-            f"prefix cache      {hit:.1%} of prompt tokens were cached",
+            f"prefix cache      {r['hit_rate']:.1%} of prompt tokens were cached",
             f"steps             {self.steps}, of which {self.graph_steps} by CUDA graph",
         ]
 
 
 def measure(engine: Engine, load: Load) -> Figures:
     """Submit all requests, step until they have ended, and note when each token came."""
-    params = SamplingParams(temperature=0, max_tokens=load.output, ignore_eos=True)
     before = dict(vars(engine.stats))
     _synchronize(engine)
     begun = time.perf_counter()
     for prompt in load.prompts(engine.model.config.vocab_size):
-        engine.submit(prompt, params)
+        engine.submit(prompt, _greedy(load.output))
     came: dict[str, list[float]] = {}
     while engine.busy:
         outputs = engine.step()
@@ -136,14 +157,112 @@ def measure(engine: Engine, load: Load) -> Figures:
     done = {name: value - before[name] for name, value in vars(engine.stats).items()}
     return Figures(
         seconds=time.perf_counter() - begun,
-        first_token=[times[0] for times in came.values()],
-        between_tokens=[b - a for times in came.values() for a, b in itertools.pairwise(times)],
+        first_token=tuple(times[0] for times in came.values()),
+        between_tokens=tuple(
+            b - a for times in came.values() for a, b in itertools.pairwise(times)
+        ),
         prompt_tokens=done["prompt_tokens"],
         generated_tokens=done["generated_tokens"],
         cached_tokens=done["cached_tokens"],
         steps=done["steps"],
         graph_steps=done["graph_steps"],
     )
+
+
+def _greedy(tokens: int) -> SamplingParams:
+    return SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+
+
+@dataclass(frozen=True)
+class PrefixHit:
+    """Seconds to the first token of one request alone: its prompt new, and most of it cached."""
+
+    cold: float
+    hit: float
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        return [
+            f"first token alone {1e3 * self.cold:.1f} ms without the prefix in the cache, "
+            f"{1e3 * self.hit:.1f} ms with it: {self.cold / self.hit:.2f} times faster"
+        ]
+
+
+def prefix_hit(engine: Engine, load: Load, repeats: int = 5) -> PrefixHit:
+    """Two requests that share a prefix, one after the other; medians over ``repeats`` prefixes,
+    after one that is not counted."""
+    cold, hit = [], []
+    for repeat in range(repeats + 1):
+        pair = replace(load, requests=2, seed=1000 + repeat)
+        for prompt, seconds in zip(
+            pair.prompts(engine.model.config.vocab_size), (cold, hit), strict=True
+        ):
+            seconds.append(_timed(lambda p=prompt: engine.generate([p], _greedy(1))))  # type: ignore[misc]
+    return PrefixHit(median(cold[1:]), median(hit[1:]))
+
+
+@dataclass(frozen=True)
+class DecodeStep:
+    """Seconds of one decode step of ``batch`` requests: all of it, and what of that the kernels
+    take (on a CPU: the model and the sampler)."""
+
+    batch: int
+    step: float
+    kernels: float
+
+    @property
+    def overhead(self) -> float:
+        """What comes on top of the kernels, as a share of them."""
+        return self.step / self.kernels - 1
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        return [
+            f"decode step       {1e3 * self.step:.3f} ms at batch {self.batch}, "
+            f"{1e3 * self.kernels:.3f} ms of it in kernels: {self.overhead:.1%} on top"
+        ]
+
+
+def decode_step(engine: Engine, load: Load, steps: int = 40) -> DecodeStep:
+    """Bring all requests of a load to decode, time ``steps`` steps, then as many again under a
+    profiler that adds up their kernels."""
+    warm = 8
+    output = min(2 * steps + warm + load.requests + 1, engine.capacity - load.prompt)
+    for prompt in replace(load, seed=load.seed + 1).prompts(engine.model.config.vocab_size):
+        engine.submit(prompt, _greedy(output))
+    while engine.scheduler.waiting or any(not s.generated for s in engine.scheduler.running):
+        engine.step()
+    batch = len(engine.scheduler.running)
+    for _ in range(warm):
+        engine.step()
+    seconds = [_timed(engine.step) for _ in range(steps)]
+    kernels = _kernel_seconds(engine, steps)
+    for sequence in list(engine.scheduler.running):
+        engine.cancel(sequence.request.id)
+    return DecodeStep(batch, median(seconds), kernels)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def _kernel_seconds(engine: Engine, steps: int) -> float:
+    """Seconds a step that kernels take."""
+    if engine.model.device.type != "cuda":
+        with _stopwatch(engine) as spans:
+            for _ in range(steps):
+                engine.step()
+        return sum(span() for span in spans) / steps
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            engine.step()
+        torch.cuda.synchronize()
+    microseconds = sum(event.self_device_time_total for event in profiler.key_averages())
+    return float(microseconds) / 1e6 / steps
 
 
 @dataclass(frozen=True)
@@ -154,11 +273,9 @@ class Share:
     model_seconds: float
     ops: Watched
 
-    def lines(self) -> list[str]:
-        """For a reader: shares of the whole, most first."""
-        in_model = sum(
-            self.ops.seconds.get(op, 0.0) for op in ("rope_append_kv", "paged_attention")
-        )
+    def rows(self) -> list[dict[str, Any]]:
+        """Each part, its seconds, and what it is; most first."""
+        in_model = sum(self.ops.seconds.get(op, 0.0) for op in IN_MODEL)
         rows = [
             (op, s, f"{self.ops.calls[op]} calls, {', '.join(sorted(self.ops.kernels[op]))}")
             for op, s in self.ops.seconds.items()
@@ -167,83 +284,61 @@ class Share:
         rest = self.seconds - sum(seconds for _, seconds, _ in rows)
         rows.append(("host", rest, "scheduling, batches, launching"))
         rows.sort(key=lambda row: -row[1])
+        return [{"part": part, "seconds": s, "what": what} for part, s, what in rows]
+
+    def lines(self) -> list[str]:
+        """For a reader."""
         return [
-            f"{name:22} {s / self.seconds:6.1%}  {1e3 * s:9.2f} ms  {what}"
-            for name, s, what in rows
+            f"{r['part']:22} {r['seconds'] / self.seconds:6.1%}  {1e3 * r['seconds']:9.2f} ms  "
+            f"{r['what']}"
+            for r in self.rows()
         ]
+
+
+IN_MODEL = ("rope_append_kv", "paged_attention")
+"""The ops that a forward pass calls."""
 
 
 def share(engine: Engine, load: Load) -> Share:
     """Run a load without graphs and time each op, and each forward pass as a whole."""
     graphs, engine._graphs = engine._graphs, None
-    forward, spans = engine.model.forward, list[Callable[[], float]]()
-
-    def timed(*args: Any) -> torch.Tensor:
-        span = _span(engine)
-        logits = forward(*args)
-        spans.append(span())
-        return logits
-
-    engine.model.forward = timed  # type: ignore[method-assign]
     try:
-        with watch() as watched:
+        with _stopwatch(engine, sampler=False) as spans, watch() as watched:
             seconds = measure(engine, load).seconds
     finally:
-        engine.model.forward = forward  # type: ignore[method-assign]
         engine._graphs = graphs
     return Share(seconds, sum(span() for span in spans), watched)
 
 
-def transformers_figures(
-    source: str | Path | dict[str, Any], load: Load, engine: Engine, repeats: int = 1
-) -> str:
-    """The same load by transformers' generate: one batch, greedy, the same dtype and device."""
-    import transformers
+@contextmanager
+def _stopwatch(engine: Engine, sampler: bool = True) -> Iterator[list[Callable[[], float]]]:
+    """How long each forward pass (and each draw) takes inside the block, to be asked for at its
+    end: on a GPU, the seconds on its stream."""
+    spans: list[Callable[[], float]] = []
 
-    dtype, device = engine.model.dtype, engine.model.device
-    auto = transformers.AutoModelForCausalLM
-    if isinstance(source, dict):
-        kind = source["model_type"]
-        fields = {k: v for k, v in source.items() if k not in ("model_type", "dtype")}
-        config = transformers.AutoConfig.for_model(kind, **fields)
-        with torch.device(device):
-            model = auto.from_config(config, dtype=dtype)
-    else:
-        model = auto.from_pretrained(source, dtype=dtype).to(device)
-    model = model.eval()
-    prompts = load.prompts(engine.model.config.vocab_size)
-    ids = torch.from_numpy(np.stack(prompts)).long().to(device)
-    mask = torch.ones_like(ids)
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            stop = _start(engine)
+            result = call(*args)
+            spans.append(stop())
+            return result
 
-    def run(tokens: int) -> float:
+        return run
+
+    forward, draw = engine.model.forward, engine._sampler
+    engine.model.forward = timed(forward)  # type: ignore[method-assign]
+    if sampler:
+        engine._sampler = timed(draw)  # type: ignore[assignment]
+    try:
+        yield spans
+    finally:
+        engine.model.forward = forward  # type: ignore[method-assign]
+        engine._sampler = draw
         _synchronize(engine)
-        begun = time.perf_counter()
-        model.generate(
-            ids,
-            attention_mask=mask,
-            do_sample=False,
-            min_new_tokens=tokens,
-            max_new_tokens=tokens,
-            pad_token_id=0,
-        )
-        _synchronize(engine)
-        return time.perf_counter() - begun
-
-    run(2)
-    first = median(run(1) for _ in range(repeats))
-    seconds = median(run(load.output) for _ in range(repeats))
-    generated = load.requests * load.output
-    between = (seconds - first) / max(load.output - 1, 1)
-    return (
-        f"transformers {transformers.__version__} generate, one batch of {load.requests}: "
-        f"{generated / seconds:.1f} output tokens/s ({seconds:.2f} s), first token "
-        f"{1e3 * first:.1f} ms, between tokens {1e3 * between:.2f} ms"
-    )
 
 
-def _span(engine: Engine) -> Callable[[], Callable[[], float]]:
-    """A stopwatch: call it to stop, call what it returns for the seconds (on a GPU, of its stream,
-    once that is synchronised)."""
+def _start(engine: Engine) -> Callable[[], Callable[[], float]]:
+    """Start a watch: call it to stop, and call what it returns for the seconds."""
     if engine.model.device.type != "cuda":
         begun = time.perf_counter()
 
@@ -265,3 +360,61 @@ def _span(engine: Engine) -> Callable[[], Callable[[], float]]:
 def _synchronize(engine: Engine) -> None:
     if engine.model.device.type == "cuda":
         torch.cuda.synchronize(engine.model.device)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The same load by transformers' generate: one batch, greedy, the same dtype and device."""
+
+    version: str
+    requests: int
+    rate: float
+    first_token: float
+    between_tokens: float
+
+    def lines(self) -> list[str]:
+        """For a reader."""
+        return [
+            f"transformers {self.version} generate, one batch of {self.requests}: "
+            f"{self.rate:.1f} output tokens/s, first token {1e3 * self.first_token:.1f} ms, "
+            f"between tokens {1e3 * self.between_tokens:.2f} ms"
+        ]
+
+
+def transformers_figures(
+    source: str | Path | dict[str, Any], load: Load, device: torch.device, dtype: torch.dtype
+) -> Peer:
+    """Load or make the model and time its generate, after one that is not counted."""
+    import transformers
+
+    auto = transformers.AutoModelForCausalLM
+    if isinstance(source, dict):
+        fields = {k: v for k, v in source.items() if k not in ("model_type", "dtype")}
+        config = transformers.AutoConfig.for_model(source["model_type"], **fields)
+        with torch.device(device):
+            model = auto.from_config(config, dtype=dtype)
+    else:
+        model = auto.from_pretrained(source, dtype=dtype).to(device)
+    model = model.eval()
+    ids = torch.from_numpy(np.stack(load.prompts(model.config.vocab_size))).long().to(device)
+
+    def generate(tokens: int) -> None:
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=0,
+        )
+        out.cpu()  # done only when it is there
+
+    generate(2)
+    first, seconds = (_timed(lambda n=n: generate(n)) for n in (1, load.output))  # type: ignore[misc]
+    return Peer(
+        version=transformers.__version__,
+        requests=load.requests,
+        rate=load.requests * load.output / seconds,
+        first_token=first,
+        between_tokens=(seconds - first) / max(load.output - 1, 1),
+    )

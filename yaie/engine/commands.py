@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from yaie import dispatch, ops
-from yaie.engine.bench import SHAPES, Load, measure, shape_config, share, transformers_figures
+from yaie.engine.bench import (
+    SHAPES,
+    Load,
+    decode_step,
+    measure,
+    prefix_hit,
+    shape_config,
+    share,
+    transformers_figures,
+)
 from yaie.engine.config import DTYPES
 from yaie.engine.engine import Engine
 from yaie.engine.model import Decoder
@@ -19,17 +29,18 @@ from yaie.engine.text import Stream, Text
 from yaie.engine.watch import shapes, watch
 from yaie.engine.weights import RandomWeights
 
+Record = Callable[[str, dict[str, Any]], None]
+"""Keeps figures in a folder of records."""
 
-def add_commands(commands: Any) -> None:
+
+def add_commands(commands: Any, record: Record) -> None:
     """Add both to the subcommands of the command line."""
     generate = commands.add_parser(
         "generate",
         help="go on with prompts, with a model from a local Hugging Face folder",
         description="Example: yaie generate --model DIR --prompt 'Once upon' --max-tokens 50",
     )
-    generate.add_argument(
-        "--model", required=True, metavar="DIR", help="config, weights, tokenizer"
-    )
+    _add_model_options(generate)
     generate.add_argument(
         "--prompt",
         action="append",
@@ -58,18 +69,28 @@ def add_commands(commands: Any) -> None:
         help="offline throughput, latencies, cache hits and the share of each op",
         description="Example: yaie engine-bench --config llama3-8b --random-weights --device cuda",
     )
-    bench.add_argument("--model", metavar="DIR", help="a local Hugging Face folder")
-    bench.add_argument("--config", metavar="NAME", help=f"or a shape: {', '.join(SHAPES)}")
-    bench.add_argument("--random-weights", action="store_true", help="needed with --config")
+    _add_model_options(bench)
     bench.add_argument("--requests", type=int, default=32, metavar="N")
     bench.add_argument("--prompt-tokens", type=int, default=128, metavar="N")
     bench.add_argument("--output-tokens", type=int, default=64, metavar="N")
     bench.add_argument(
         "--shared", type=float, default=0.0, metavar="SHARE", help="of a prompt that all have (0)"
     )
+    bench.add_argument(
+        "--records",
+        default="reports/engine",
+        metavar="DIR",
+        help="where `python -m reports.bench` finds the figures (default: %(default)s), or none",
+    )
     bench.add_argument("--no-transformers", action="store_true", help="do not time its generate")
     _add_engine_options(bench)
-    bench.set_defaults(run=run_bench)
+    bench.set_defaults(run=run_bench, record=record)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="DIR", help="config, weights and tokenizer")
+    parser.add_argument("--config", metavar="NAME", help=f"or a shape: {', '.join(SHAPES)}")
+    parser.add_argument("--random-weights", action="store_true", help="needed with --config")
 
 
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +108,6 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine(args: argparse.Namespace, model: Decoder) -> Engine:
-    dispatch.check_choices(args.use, ops.kernel_names())
     return Engine(
         model,
         page_size=args.page_size,
@@ -100,7 +120,15 @@ def _engine(args: argparse.Namespace, model: Decoder) -> Engine:
     )
 
 
+def _check_model(args: argparse.Namespace) -> None:
+    if (args.model is None) == (args.config is None):
+        raise ValueError("give either --model DIR or --config NAME")
+    if args.config is not None and not args.random_weights:
+        raise ValueError(f"--config {args.config} is a shape without weights: add --random-weights")
+
+
 def _decoder(args: argparse.Namespace) -> Decoder:
+    _check_model(args)
     dtype = None if args.dtype is None else DTYPES[args.dtype]
     _check_device(args.device)
     if args.model is not None:
@@ -130,6 +158,9 @@ def run_generate(args: argparse.Namespace) -> int:
         max_tokens=args.max_tokens,
         ignore_eos=args.ignore_eos,
     )
+    _check_model(args)
+    if args.model is None and not args.ids:
+        raise ValueError(f"--config {args.config} has no tokenizer: give token ids, with --ids")
     text = None if args.ids else Text(args.model)
     prompts = [_ids(p) if text is None else text.encode(p) for p in args.prompt]
     engine = _engine(args, _decoder(args))
@@ -217,64 +248,85 @@ def _footer(c: Completion) -> str:
 
 
 def run_bench(args: argparse.Namespace) -> int:
-    """Measure one load, then once more where its time goes, then transformers."""
-    if (args.model is None) == (args.config is None):
-        raise ValueError("give either --model DIR or --config NAME")
-    if args.config is not None and not args.random_weights:
-        raise ValueError(f"--config {args.config} is a shape without weights: add --random-weights")
+    """Measure one load, then where its time goes, then transformers; record it all."""
+    load = _load(args)
+    source = args.model if args.model is not None else SHAPES.get(args.config, {})
+    engine = _engine(args, _decoder(args))
+    device, dtype = engine.model.device, engine.model.dtype
+    found: dict[str, Any] = _setting(args, engine, load)
+    print(_title(found))
+    measure(engine, replace(load, seed=1))  # warm: allocations, graphs
+    engine.clear_prefix_cache()
+    figures = measure(engine, load)
+    print("\n".join(figures.lines()))
+    found.update(figures.record())
+    step = decode_step(engine, load)
+    print("\n".join(step.lines()))
+    found["decode"] = {**asdict(step), "overhead": step.overhead}
+    if load.shared and not args.no_prefix_cache:
+        hit = prefix_hit(engine, load)
+        print("\n".join(hit.lines()))
+        found["prefix_hit"] = asdict(hit)
+    engine.clear_prefix_cache()
+    parts = share(engine, load)
+    print("where the time goes (each op timed, no graphs):")
+    print("\n".join(f"  {line}" for line in parts.lines()))
+    found["share"] = parts.rows()
+    del engine, parts  # its memory is the peer's now
+    if not args.no_transformers:
+        found["peer"] = _peer(source, load, device, dtype)
+    if args.records != "none":
+        args.record(args.records, found)
+    return 0
+
+
+def _peer(
+    source: Any, load: Load, device: torch.device, dtype: torch.dtype
+) -> dict[str, Any] | None:
+    if importlib.util.find_spec("transformers") is None:
+        print("transformers is not installed: nothing to compare with")
+        return None
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    peer = transformers_figures(source, load, device, dtype)
+    print("\n".join(peer.lines()))
+    return asdict(peer)
+
+
+def _load(args: argparse.Namespace) -> Load:
     for name in ("requests", "prompt_tokens", "output_tokens"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: must be at least 1")
     if not 0 <= args.shared <= 1:
         raise ValueError(f"--shared is {args.shared}, must lie in [0, 1]")
-    source = args.model if args.model is not None else SHAPES.get(args.config, {})
-    model = _decoder(args)
-    load = Load(
-        args.requests,
-        args.prompt_tokens,
-        args.output_tokens,
-        shared=round(args.shared * args.prompt_tokens),
-    )
-    engine = _engine(args, model)
-    print(_title(args, engine, load))
-    measure(engine, Load(load.requests, load.prompt, min(load.output, 4), seed=1))  # warm
-    print("\n".join(measure(engine, load).lines()))
-    print("where the time goes (each op timed, no graphs):")
-    again = _engine_like(args, engine)
-    print("\n".join(f"  {line}" for line in share(again, load).lines()))
-    if args.no_transformers:
-        return 0
-    if importlib.util.find_spec("transformers") is None:
-        print("transformers is not installed: nothing to compare with")
-        return 0
-    print(transformers_figures(source, load, engine))
-    return 0
+    shared = round(args.shared * args.prompt_tokens)
+    return Load(args.requests, args.prompt_tokens, args.output_tokens, shared=shared)
 
 
-def _engine_like(args: argparse.Namespace, engine: Engine) -> Engine:
-    """An engine with an empty cache and the same options, in the memory of the other."""
-    engine.scheduler.tree.reset()
-    fresh = argparse.Namespace(**{**vars(args), "pages": 1, "no_graphs": True})
-    other = _engine(fresh, engine.model)
-    other.caches = engine.caches
-    other.scheduler = type(engine.scheduler)(
-        engine.scheduler.pool.n_pages,
-        args.page_size,
-        args.token_budget,
-        args.max_requests,
-        not args.no_prefix_cache,
-    )
-    return other
+def _setting(args: argparse.Namespace, engine: Engine, load: Load) -> dict[str, Any]:
+    """What was measured, and where."""
+    name = Path(args.model).name if args.model else f"{args.config}, random weights"
+    device, scheduler = engine.model.device, engine.scheduler
+    on_gpu = device.type == "cuda"
+    return {
+        "model": name,
+        "dtype": str(engine.model.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if on_gpu else "CPU",
+        "requests": load.requests,
+        "prompt": load.prompt,
+        "output": load.output,
+        "shared": load.shared,
+        "page_size": scheduler.page_size,
+        "pages": scheduler.pool.n_pages,
+        "token_budget": scheduler.token_budget,
+        "prefix_cache": scheduler.prefix_cache,
+        "kernels": list(engine.kernels),
+    }
 
 
-def _title(args: argparse.Namespace, engine: Engine, load: Load) -> str:
-    name = args.model and Path(args.model).name
-    device = engine.model.device
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    scheduler = engine.scheduler
+def _title(s: dict[str, Any]) -> str:
     return (
-        f"{name or args.config + ', random weights'}, {str(engine.model.dtype)[6:]}, {machine}: "
-        f"{load.requests} requests of {load.prompt} + {load.output} tokens, {load.shared} of them "
-        f"shared; {scheduler.pool.n_pages} pages of {scheduler.page_size}, "
-        f"{scheduler.token_budget} tokens a step"
+        f"{s['model']}, {s['dtype']}, {s['device']}: {s['requests']} requests of {s['prompt']} + "
+        f"{s['output']} tokens, {s['shared']} of them shared; {s['pages']} pages of "
+        f"{s['page_size']}, {s['token_budget']} tokens a step"
     )

@@ -68,10 +68,16 @@ class Sampler:
 
     def _packed(self, lists: list[np.ndarray[tuple[int, ...], np.dtype[np.int32]]]) -> list[Tensor]:
         ends = np.cumsum([0, *map(len, lists)], dtype=np.int32)
-        return [torch.from_numpy(x).to(self.device) for x in (np.concatenate(lists), ends)]
+        return [self._sent(torch.from_numpy(x)) for x in (np.concatenate(lists), ends)]
 
     def _to_device(self, values: list[int] | list[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype).to(self.device, non_blocking=True)
+        return self._sent(torch.tensor(values, dtype=dtype))
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        """On the device, without waiting for what runs there."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
 
 NONE = np.empty(0, np.int32)
