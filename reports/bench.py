@@ -14,14 +14,14 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from reports import build, charts, load, tables, timings
+from reports import build, charts, engine, load, tables, timings
 from reports.load import Records
 
 SUMMARY_ROWS = 20
@@ -50,6 +50,8 @@ class Page:
     peaks: Mapping[str, Any] | None
     environment: pd.DataFrame
     charts: list[charts.Chart]
+    engine: list[dict[str, Any]] = field(default_factory=list)
+    """What the whole engine did, by load."""
 
 
 def make(records: Records, past: pd.DataFrame | None = None) -> Page:
@@ -110,6 +112,7 @@ def _context(page: Page) -> dict[str, Any]:
         "families": build.rows(page.families),
         "untimed": build.rows(page.untimed),
         "served": page.served,
+        "engine": page.engine,
         "trend": build.rows(page.trend),
         "peaks": page.peaks,
         "environment": page.environment,
@@ -173,6 +176,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cli.add_argument("--records", type=Path, default=Path("reports/timings"), metavar="DIR")
+    cli.add_argument(
+        "--engine", type=Path, default=Path("reports/engine"), metavar="DIR", help="of engine-bench"
+    )
     cli.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR")
     cli.add_argument("--run", default="latest", metavar="ID|latest", help="default: the newest")
     return cli
@@ -182,10 +188,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         records = load.load(args.records, [args.run])
+        served = engine.rows(args.engine)
     except (load.RecordError, OSError) as error:
         print(f"reports: {error}", file=sys.stderr)
         return USAGE_ERROR
-    page = make(records, timings.history(args.records))
+    page = replace(make(records, timings.history(args.records)), engine=served)
     for path in write(page, args.out):
         print(path)
     if not page.charts and len(page.worst):

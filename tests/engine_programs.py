@@ -160,10 +160,11 @@ class Submit:
 
 @dataclass(frozen=True)
 class Again:
-    """The next turn of a talk: the prompt and the output of the request that was submitted so many
-    before the last, if it has ended and what follows fits."""
+    """The next turn of a talk: prompt and output of the request that was submitted so many before
+    the last, and some new tokens, if it has ended and what follows fits."""
 
     back: int
+    own: int
     params: int
 
 
@@ -242,7 +243,7 @@ commands = st.one_of(
     submits,
     st.builds(Step, st.integers(1, 5)),
     st.builds(Step, st.integers(4, 12)),
-    st.builds(Again, st.integers(0, 2), st.integers(0, len(PARAMS) - 1)),
+    st.builds(Again, st.integers(0, 2), st.integers(0, 2), st.integers(0, len(PARAMS) - 1)),
     st.builds(Cancel, st.integers(0, 3)),
 )
 programs = st.builds(
@@ -290,7 +291,7 @@ class Run:
         ids = list(self.submitted)
         before = self.ended.get(ids[-1 - command.back]) if command.back < len(ids) else None
         if before is not None:
-            talk = (*before.prompt, *before.tokens)
+            talk = (*before.prompt, *before.tokens, *prompt(0, command.own, 0))
             if len(talk) + PARAMS[command.params].max_tokens <= self.engine.capacity:
                 self.seen["next turns"] += 1
                 self.submit(talk, command.params)

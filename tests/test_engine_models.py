@@ -27,14 +27,23 @@ CLEAR_SHARE = 0.9
 DTYPES = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
-def kernels() -> Iterator[tuple[str, ...]]:
-    """One kernel at a time, wherever a decoder or its sampler calls an op; then all references."""
-    for op in ("rope_append_kv", "paged_attention", "greedy"):
-        for kernel in ops.get(op).kernels.values():
-            if kernel.device != "cuda" and kernel.name not in ("torch.eager", "reference"):
-                yield (f"{op}={kernel.name}",)
-    yield ("simt.*",)
-    yield ("reference",)
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def kernels() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """On each device, one kernel at a time, wherever a decoder or its sampler calls an op; then
+    all of ours, and all references."""
+    for device in DEVICES:
+        for op in ("rope_append_kv", "paged_attention", "greedy"):
+            for kernel in ops.get(op).kernels.values():
+                if kernel.device in ("any", device) and kernel.name not in ALL_AT_ONCE:
+                    yield device, (f"{op}={kernel.name}",)
+        yield device, ("simt.*",) if device == "cpu" else ("cuda.*",)
+        yield device, ("torch.eager",)
+        yield device, ("reference",)
+
+
+ALL_AT_ONCE = ("torch.eager", "reference")
 
 
 def engine(name: str, dtype: torch.dtype, **options: Any) -> tuple[Engine, Any]:
@@ -57,26 +66,31 @@ def test_float32_greedy_tokens_are_those_of_transformers(name: str) -> None:
     assert_greedy_as_transformers(name, (1, 5, 12, 21, 40, 50, 63))
 
 
-@pytest.mark.parametrize("choice", list(kernels()), ids=lambda c: c[0])
+@pytest.mark.parametrize(("device", "choice"), list(kernels()), ids=lambda c: c[0][:99])
 @pytest.mark.parametrize("name", checkpoints.FAMILIES)
-def test_no_kernel_changes_what_a_model_says(name: str, choice: tuple[str, ...]) -> None:
+def test_no_kernel_changes_what_a_model_says(
+    name: str, device: str, choice: tuple[str, ...]
+) -> None:
     """In float32, or in 16 bits where a kernel serves no float32."""
+    options = {"kernels": choice, "device": device}
     try:
-        assert_greedy_as_transformers(name, (2, 13, 22), kernels=choice)
+        assert_greedy_as_transformers(name, (2, 13, 22), **options)
     except Unsupported:
         try:
-            assert_16_bit_as_transformers(name, torch.float16, (2, 13, 22), kernels=choice)
+            assert_16_bit_as_transformers(name, torch.float16, (2, 13, 22), **options)
         except Unsupported as declined:
             pytest.skip(str(declined))
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_16_bit_logits_and_clear_tokens_are_those_of_transformers(
-    dtype: torch.dtype, record_property: Any
+    dtype: torch.dtype, device: str, record_property: Any
 ) -> None:
     clear = positions = 0
     for name in checkpoints.FAMILIES:
-        n, c = assert_16_bit_as_transformers(name, dtype, tuple(range(1, 49, 2)))
+        lengths = tuple(range(1, 49, 4))
+        n, c = assert_16_bit_as_transformers(name, dtype, lengths, device=device)
         positions, clear = positions + n, clear + c
     record_property("share of positions compared", clear / positions)
     print(f"{dtype}: {clear} of {positions} positions are clear: {clear / positions:.3f}")
@@ -123,7 +137,7 @@ def spied(served: Engine) -> dict[tuple[str, int], Tensor]:
 
     def spy(logits: Tensor, sequences: list[Sequence]) -> list[int]:
         seen.update(
-            ((s.request.id, s.length), row.clone())
+            ((s.request.id, s.length), row.cpu().clone())
             for s, row in zip(sequences, logits, strict=True)
         )
         return draw(logits, sequences)
