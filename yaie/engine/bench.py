@@ -223,23 +223,30 @@ class DecodeStep:
         ]
 
 
-def decode_step(engine: Engine, load: Load, steps: int = 40) -> DecodeStep:
-    """Bring all requests of a load to decode, time ``steps`` steps, then as many again under a
-    profiler that adds up their kernels."""
-    warm = 8
-    output = min(2 * steps + warm + load.requests + 1, engine.capacity - load.prompt)
-    for prompt in replace(load, seed=load.seed + 1).prompts(engine.model.config.vocab_size):
+def decode_step(engine: Engine, load: Load, steps: int = 40) -> DecodeStep | None:
+    """Bring the requests of a load to decode and time ``steps`` steps; on a GPU a profiler adds up
+    the kernels of as many more. None where there is no room for so long an output."""
+    scheduler, warm = engine.scheduler, 8
+    requests = min(load.requests, scheduler.max_requests)
+    prefill = -(-requests * load.prompt // scheduler.token_budget) + 1
+    output = prefill + warm + 2 * steps + 1
+    if (
+        requests * (load.prompt + output + scheduler.page_size)
+        > (scheduler.pool.n_pages * scheduler.page_size)
+        or load.prompt + output > engine.capacity
+    ):
+        return None
+    again = replace(load, requests=requests, seed=load.seed + 1)
+    for prompt in again.prompts(engine.model.config.vocab_size):
         engine.submit(prompt, _greedy(output))
-    while engine.scheduler.waiting or any(not s.generated for s in engine.scheduler.running):
+    while scheduler.waiting or any(not s.generated for s in scheduler.running):
         engine.step()
-    batch = len(engine.scheduler.running)
     for _ in range(warm):
         engine.step()
-    seconds = [_timed(engine.step) for _ in range(steps)]
-    kernels = _kernel_seconds(engine, steps)
-    for sequence in list(engine.scheduler.running):
+    step, kernels = (_step_gpu if engine.model.device.type == "cuda" else _step_cpu)(engine, steps)
+    for sequence in list(scheduler.running):
         engine.cancel(sequence.request.id)
-    return DecodeStep(batch, median(seconds), kernels)
+    return DecodeStep(requests, step, kernels)
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -248,21 +255,25 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def _kernel_seconds(engine: Engine, steps: int) -> float:
-    """Seconds a step that kernels take."""
-    if engine.model.device.type != "cuda":
-        with _stopwatch(engine) as spans:
-            for _ in range(steps):
-                engine.step()
-        return sum(span() for span in spans) / steps
+def _step_cpu(engine: Engine, steps: int) -> tuple[float, float]:
+    """Seconds of a step, and of its model and sampler, in the same steps."""
+    with _stopwatch(engine) as spans:
+        seconds = sum(_timed(engine.step) for _ in range(steps))
+    return seconds / steps, sum(span() for span in spans) / steps
+
+
+def _step_gpu(engine: Engine, steps: int) -> tuple[float, float]:
+    """Seconds of a step, before and after those under the profiler: sequences grow on the way."""
     from torch.profiler import ProfilerActivity, profile
 
+    seconds = [_timed(engine.step) for _ in range(steps // 2)]
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         for _ in range(steps):
             engine.step()
         torch.cuda.synchronize()
     microseconds = sum(event.self_device_time_total for event in profiler.key_averages())
-    return float(microseconds) / 1e6 / steps
+    seconds += [_timed(engine.step) for _ in range(steps // 2)]
+    return median(seconds), float(microseconds) / 1e6 / steps
 
 
 @dataclass(frozen=True)

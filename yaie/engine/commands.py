@@ -261,8 +261,9 @@ def run_bench(args: argparse.Namespace) -> int:
     print("\n".join(figures.lines()))
     found.update(figures.record())
     step = decode_step(engine, load)
-    print("\n".join(step.lines()))
-    found["decode"] = {**asdict(step), "overhead": step.overhead}
+    if step is not None:
+        print("\n".join(step.lines()))
+        found["decode"] = {**asdict(step), "overhead": step.overhead}
     if load.shared and not args.no_prefix_cache:
         hit = prefix_hit(engine, load)
         print("\n".join(hit.lines()))
