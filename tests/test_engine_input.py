@@ -305,7 +305,7 @@ def test_generate_shows_each_step(capsys: Any) -> None:
     )
     status, out, _ = said(capsys, "generate", *TINY, "--ids", *two, "--trace")
     assert status == 0
-    assert "request 1: tokens 4 to 4 of 5, pages [0, 3], 1 of them from the cache" in out
+    assert "request 1: tokens 4 to 4 of 5, pages [0, 2], 1 of them from the cache" in out
     assert "q[2,8,32] k_cache[160,4,2,32]" in out
 
 

@@ -17,7 +17,7 @@ import torch
 from yaie.engine.config import ModelConfig, from_fields
 from yaie.engine.engine import Engine
 from yaie.engine.request import SamplingParams, Tokens
-from yaie.engine.watch import Watched, watch
+from yaie.engine.watch import Watched, timing_event, watch
 
 _LLAMA: dict[str, Any] = {"model_type": "llama", "dtype": "bfloat16", "rms_norm_eps": 1e-5}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -358,7 +358,7 @@ def _start(engine: Engine) -> Callable[[], Callable[[], float]]:
             return lambda: seconds
 
         return stop
-    started, stopped = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    started, stopped = timing_event(), timing_event()
     started.record()
 
     def stop_event() -> Callable[[], float]:

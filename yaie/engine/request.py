@@ -62,9 +62,7 @@ class SamplingParams:
         if self.seed is not None:
             _integer("seed", self.seed)
             _require(-(2**63) <= self.seed < 2**63, "seed", self.seed, "must fit 64 bits")
-        if isinstance(self.stop_ids, str) or not isinstance(self.stop_ids, Iterable):
-            raise TypeError(f"SamplingParams: stop_ids: {self.stop_ids!r} is no list of token ids")
-        object.__setattr__(self, "stop_ids", tuple(self.stop_ids))
+        object.__setattr__(self, "stop_ids", _listed("stop_ids", self.stop_ids))
         for token in self.stop_ids:
             _integer("stop_ids", token)
             _require(token >= 0, "stop_ids", token, "must not be negative")
@@ -131,6 +129,12 @@ def _number(name: str, value: Any) -> None:
 def _integer(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"SamplingParams: {name}: {value!r} is not an integer")
+
+
+def _listed(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"SamplingParams: {name}: {values!r} is no list of token ids")
+    return tuple(values)
 
 
 def _require(holds: bool, name: str, value: Any, rule: str) -> None:

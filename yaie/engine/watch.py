@@ -33,6 +33,11 @@ class Watched:
         self.seconds[op] = self.seconds.get(op, 0.0) + seconds
 
 
+def timing_event() -> torch.cuda.Event:
+    """A point on a stream, from which time can be measured."""
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
 def watch(on_call: OnCall | None = None) -> Iterator[Watched]:
     """Watch every op inside the block. On a GPU a call is timed by two events on its stream; what
@@ -45,7 +50,7 @@ def watch(on_call: OnCall | None = None) -> Iterator[Watched]:
             if on_call is not None:
                 on_call(op, name, given)
             if any(isinstance(v, Tensor) and v.is_cuda for v in given.values()):
-                start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start, stop = timing_event(), timing_event()
                 start.record()
                 result = run(**given)
                 stop.record()
