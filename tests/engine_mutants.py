@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -369,15 +370,17 @@ def hunt(mutant: Mutant, programs: list[Any], by_hand: dict[str, Any]) -> Fate |
         for name, test in by_hand.items():
             try:
                 test()
-            except (Exception, AssertionError):
+            except Exception:
                 return Fate(len(programs), name)
     return None
 
 
 def _said(error: Exception) -> str:
+    """What was wrong, in a line: the message, or the law that does not hold."""
     kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
-    line = (str(error).strip() or "a law").splitlines()[0]
-    return kind + (line if len(line) < 70 else line[:67] + "...")
+    law = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    line = kind + (str(error).strip() or law.removeprefix("assert ")).splitlines()[0]
+    return (line if len(line) < 80 else line[:77] + "...").replace("|", "\\|")
 
 
 def drawn(n: int) -> list[Any]:

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from engine_programs import assert_laws, model, programs, prompt, run
+from engine_programs import Replayed, assert_laws, model, programs, prompt, run
 from hypothesis import HealthCheck, given, settings
 
 from yaie.engine import Engine, SamplingParams
@@ -156,6 +156,15 @@ def test_temperature_0_beside_a_draw_is_greedy(kernel: str) -> None:
     assert expected.tokens == mixed.tokens
 
 
+def test_a_token_in_mid_prompt_is_no_decode_step() -> None:
+    engine = served(token_budget=2)
+    engine._graphs = engine._decode_graphs(Replayed)
+    params = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    prompts = prompt(0, 1, 1), prompt(5, 0, 0)
+    expected = served().generate(prompts, params)
+    assert [c.tokens for c in expected] == [c.tokens for c in engine.generate(prompts, params)]
+
+
 def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
     engine = served(token_budget=64)
     forward, bad = engine.model.forward, prompt(0, 5, 1)
@@ -211,6 +220,7 @@ BY_HAND = {
         test_a_request_that_fits_alone_gets_every_cached_page,
         test_a_request_that_waits_for_pages_locks_nothing,
         test_a_chunk_never_exceeds_the_budget_and_the_rest_waits_its_turn,
+        test_a_token_in_mid_prompt_is_no_decode_step,
         test_logits_that_are_no_numbers_end_their_request_alone,
     )
 }
