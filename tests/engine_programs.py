@@ -33,10 +33,10 @@ PARAMS = (
     SamplingParams(temperature=0, max_tokens=7),
     SamplingParams(temperature=0, max_tokens=1),
     SamplingParams(temperature=0, max_tokens=9, stop_ids=(3, 5, 8), ignore_eos=True),
-    SamplingParams(temperature=0, max_tokens=6, repetition=1.5, frequency=0.5, presence=-0.5),
+    SamplingParams(temperature=0, max_tokens=6, repetition=3.0, frequency=1.0, presence=-0.5),
     SamplingParams(temperature=1.3, max_tokens=8, seed=11),
     SamplingParams(temperature=0.7, top_k=5, top_p=0.9, min_p=0.02, max_tokens=5, seed=-4),
-    SamplingParams(temperature=2.0, repetition=1.2, presence=1.0, max_tokens=6, seed=2**62),
+    SamplingParams(temperature=2.0, repetition=2.0, presence=1.0, max_tokens=6, seed=2**62),
 )
 NOISE = 1e-4
 """By how much logits are shaken to find draws that hang by a thread: float32 errors of this model

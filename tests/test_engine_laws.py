@@ -156,6 +156,17 @@ def test_temperature_0_beside_a_draw_is_greedy(kernel: str) -> None:
     assert expected.tokens == mixed.tokens
 
 
+def test_penalties_do_not_hang_on_batch_mates() -> None:
+    plain = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
+    penalised = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, repetition=5.0)
+    tokens = prompt(6, 0, 0)
+    (expected,) = served().generate([tokens], penalised)
+    (other,) = served().generate([tokens], plain)
+    assert expected.tokens != other.tokens
+    both = served(token_budget=64).generate([tokens, tokens], [plain, penalised])
+    assert [other.tokens, expected.tokens] == [c.tokens for c in both]
+
+
 def test_a_token_in_mid_prompt_is_no_decode_step() -> None:
     engine = served(token_budget=2)
     engine._graphs = engine._decode_graphs(Replayed)
@@ -220,6 +231,7 @@ BY_HAND = {
         test_a_request_that_fits_alone_gets_every_cached_page,
         test_a_request_that_waits_for_pages_locks_nothing,
         test_a_chunk_never_exceeds_the_budget_and_the_rest_waits_its_turn,
+        test_penalties_do_not_hang_on_batch_mates,
         test_a_token_in_mid_prompt_is_no_decode_step,
         test_logits_that_are_no_numbers_end_their_request_alone,
     )
