@@ -191,7 +191,8 @@ class PrefixHit:
 def prefix_hit(engine: Engine, load: Load, repeats: int = 5) -> PrefixHit:
     """Two requests that share a prefix, one after the other; medians over ``repeats`` prefixes,
     after one that is not counted."""
-    cold, hit = [], []
+    cold: list[float] = []
+    hit: list[float] = []
     for repeat in range(repeats + 1):
         pair = replace(load, requests=2, seed=1000 + repeat)
         for prompt, seconds in zip(
@@ -398,7 +399,7 @@ def transformers_figures(
     """Load or make the model and time its generate, after one that is not counted."""
     import transformers
 
-    auto = transformers.AutoModelForCausalLM
+    auto: Any = transformers.AutoModelForCausalLM
     if isinstance(source, dict):
         fields = {k: v for k, v in source.items() if k not in ("model_type", "dtype")}
         config = transformers.AutoConfig.for_model(source["model_type"], **fields)

@@ -209,8 +209,11 @@ def _trace(
             )
         return chunks
 
+    def note(op: str, kernel: str, given: dict[str, Any]) -> None:
+        called.setdefault(op, f"{kernel}  {shapes(given)}")
+
     engine.scheduler.schedule = announced  # type: ignore[method-assign]
-    with watch(lambda op, kernel, given: called.setdefault(op, f"{kernel}  {shapes(given)}")):
+    with watch(note):
         while engine.busy or late:
             number += 1
             called.clear()
