@@ -49,7 +49,7 @@ def watch(on_call: OnCall | None = None) -> Iterator[Watched]:
         def call(**given: Any) -> Any:
             if on_call is not None:
                 on_call(op, name, given)
-            if any(isinstance(v, Tensor) and v.is_cuda for v in given.values()):
+            if any(isinstance(v, Tensor) and v.device.type == "cuda" for v in given.values()):
                 start, stop = timing_event(), timing_event()
                 start.record()
                 result = run(**given)
