@@ -20,11 +20,11 @@ OP = ops.merge_states_n
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     fields = draw(states())
-    K = draw(st.sampled_from([2, 1, 3, 4, 5, 8, 9, 0, 33, 70, 128]))
+    K = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 8, 9, 0, 33, 70, 128]))
     if K > 9:
         fields |= {"T": min(fields["T"], 5), "H": min(fields["H"], 2)}
         fields["D"] = min(fields["D"], 64)
-    return ops.merge_states_n.Case(K=K, **fields)
+    return ops.merge_states_n.Case(K=K, ladder=draw(st.booleans()), **fields)
 
 
 @given(case=cases())

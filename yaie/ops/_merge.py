@@ -105,10 +105,16 @@ def judges(merged: Merged, call: Call, contract: Contract) -> dict[str, Comparis
 
 
 def draw(
-    fill: Fill, shape: tuple[int, int, int, int], family: str, empty: str, gap: float, level: float
+    fill: Fill,
+    shape: tuple[int, int, int, int],
+    family: str,
+    empty: str,
+    gap: float,
+    level: float,
+    ladder: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """States [K,T,H,D] and lses [K,T,H] before rounding: about ``level``, the first state ``gap``
-    above the others."""
+    above the others or, on a ladder, each state as far above the one before."""
     K, T, H, _ = shape
     states = fill.normal(*shape)
     if family == "big":
@@ -121,7 +127,10 @@ def draw(
     lses = level + torch.from_numpy(fill.rng.standard_normal((K, T, H), np.float32))
     if gap == 0:
         lses = lses[:1].expand(K, T, H).clone()
-    lses[:1] += gap
+    if ladder:
+        lses += gap * torch.arange(K)[:, None, None]
+    else:
+        lses[:1] += gap
     no_key = torch.zeros(K, T, H, dtype=torch.bool)
     if empty == "some":
         no_key = torch.from_numpy(fill.rng.random((K, T, H)) < 0.4)

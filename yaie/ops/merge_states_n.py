@@ -37,8 +37,9 @@ from yaie.signature import FLOAT_NAMES, parse
 
 @case
 class Case:
-    """The K lses are about ``level``, the first ``gap`` above the others; ``empty`` says which
-    states saw no key (_merge.EMPTY), ``pad`` lies between heads."""
+    """The K lses are about ``level``, the first ``gap`` above the others or, on a ``ladder``, each
+    as far above the one before; ``empty`` says which states saw no key (_merge.EMPTY), ``pad`` lies
+    between heads."""
 
     K: int = at_least(0, default=3)
     T: int = at_least(0, default=4)
@@ -48,6 +49,7 @@ class Case:
     empty: str = one_of(_merge.EMPTY, default="none")
     gap: float = 1.0
     level: float = 0.0
+    ladder: bool = False
     pad: int = at_least(0, default=0)
     family: str = one_of(_merge.FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
@@ -56,7 +58,7 @@ class Case:
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The numbers of a state that saw no key are poison."""
     shape, dtype = (case.K, case.T, case.H, case.D), getattr(torch, case.dtype)
-    drawn = _merge.draw(fill, shape, case.family, case.empty, case.gap, case.level)
+    drawn = _merge.draw(fill, shape, case.family, case.empty, case.gap, case.level, case.ladder)
     states, lses = _merge.state(fill, *drawn, dtype, case.pad)
     return {"states": states, "lses": lses}, {}
 
@@ -96,7 +98,8 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "gap 0": lambda c: c.gap == 0 and c.K > 1 and c.T > 0,
     "gap 80": lambda c: abs(c.gap) == 80 and c.K > 1 and c.T > 0,
     "gap 10,000": lambda c: abs(c.gap) == 1e4 and c.K > 1 and c.T > 0,
-    "first far below the others": lambda c: c.gap <= -80 and c.K > 1 and c.T > 0,
+    "first far below the others": lambda c: c.gap <= -80 and not c.ladder and c.K > 1 and c.T > 0,
+    "each far above the one before": lambda c: c.ladder and c.gap >= 80 and c.K > 4 and c.T > 0,
     "lse far from 0": lambda c: abs(c.level) >= 1000 and c.K > 1 and c.T > 0,
     "states that cancel": lambda c: c.family == "opposite" and c.K > 1 and c.T > 0,
     "head dim no multiple of 8": lambda c: c.D % 8 != 0 and c.K > 0 and c.T > 0,
