@@ -23,7 +23,7 @@ def cases(draw: st.DrawFn) -> Any:
     options = draw(rotary())
     S, P = draw(st.integers(1, 17)), draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
     Hq, Hk = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    Dv = draw(st.one_of(st.just(options["D"]), HEAD_DIMS))
+    Dv = draw(st.one_of(st.just(options["D"]), HEAD_DIMS, st.sampled_from([20, 1])))
     if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
         S, P, Hk, Hq, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 2, 8
         options |= {"D": 8, "R": min(options["R"], 8)}
