@@ -22,7 +22,7 @@ VOCABULARIES = st.one_of(
     SMALL, SMALL, st.sampled_from([31, 32, 33, 64, 100, 255, 256, 257]), st.integers(1, 5000)
 )
 TELLING = ["normal", "geometric", "spiky", "masked", "onehot", "tail"]
-TELLING += ["bf16", "ties", "flat", "signed_zeros"]
+TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours"]
 WIDE = st.sampled_from([7, 40_000, 40_001, 65_536])
 TOP_PS = st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.3, 0.1, 0.75, 0.99, 1e-6, 1 - 2.0**-24])
 MIN_PS = st.sampled_from([0.0, 0.0, 0.0, 0.05, 0.3, 0.7, 1.0, 1e-6])
@@ -65,9 +65,13 @@ def several_filters(draw: st.DrawFn, V: int) -> dict[str, Any]:
 def parameters(draw: st.DrawFn, V: int, family: str) -> dict[str, Any]:
     """Parameters of row 0, with temperatures that matter to its family: those that tell
     neighbouring floats apart, and 0 on ties."""
-    if draw(st.booleans()):
+    if family != "neighbours" and draw(st.booleans()):
         return draw(several_filters(V))
-    telling = {"neighbours": [1e-6, 3e-7, 1e-7, 1.0], "flat": [1.0, 0.0], "ties": [1.0, 0.0, 0.7]}
+    telling = {
+        "neighbours": [1e-6, 1e-6, 3e-7, 1e-7, 1.0],
+        "flat": [1.0, 0.0],
+        "ties": [1.0, 0.0, 0.7],
+    }
     temperature = draw(st.sampled_from(telling[family]) if family in telling else TEMPERATURES)
     top_k = draw(st.one_of(st.just(2**31 - 1), st.integers(1, 6), st.integers(1, 2 * V)))
     return {

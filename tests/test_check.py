@@ -385,7 +385,7 @@ def test_every_bad_input_of_every_op_is_refused_by_a_thin_kernel(judge: Judge) -
 
 def test_a_bad_input_that_is_accepted_fails(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """Judged in this process: the worker's answer is put in its place."""
-    from yaie.execution import Raised, RefusalOutcome
+    from yaie.worker.execution import Raised, RefusalOutcome
 
     op = ops.get("append_kv")
     kernel = op.kernels["torch.eager"]

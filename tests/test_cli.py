@@ -51,13 +51,20 @@ def test_ops_prints_the_page_of_one(capsys: Any) -> None:
         assert words in out
 
 
+LISTS = {"kernels", "edges", "errors", "workloads"}
+
+
 def test_ops_as_json(capsys: Any) -> None:
     status, out, _ = run(capsys, "ops", "--json")
     listed = json.loads(out)
     assert 0 == status
     assert list(ops.OPS) == [entry["name"] for entry in listed]
-    keys = {"name", "signature", "kernels", "edges", "errors", "workloads"}
-    assert [keys] * len(listed) == [set(entry) for entry in listed]
+    assert 18 <= len(listed)
+    for entry in listed:
+        assert {"name", "meaning", "signature", *LISTS} == set(entry)
+        assert all(entry[name] for name in LISTS), entry["name"]
+        opinions = [k for k in entry["kernels"] if k.startswith(("reference", "torch.", "host."))]
+        assert 2 <= len(opinions), entry["name"]
 
 
 def test_an_unknown_op_is_a_usage_error_with_the_nearest_name(capsys: Any) -> None:

@@ -21,7 +21,7 @@ FLOORS = (
     {"ops"},
     {"kernels", "pages"},
     {"engine"},
-    {"execution", "worker"},
+    {"worker"},
     {"api", "nn", "profiling", "sampling"},
     {"check", "record"},
     {"cli"},
@@ -31,6 +31,8 @@ GUIDE = {"api", "cache", "nn", "profiling", "sampling"}
 """Where the guide's public names live."""
 DEV_ONLY = {"hypothesis", "pytest", "pandas", "jinja2"}
 A_DOZEN_OR_SO = 15
+MARKERS = {"__init__.py", "py.typed"}
+"""Files that make a folder a package."""
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -101,11 +103,32 @@ def test_there_is_no_cycle() -> None:
 
 def test_an_op_page_imports_no_kernel_and_no_kernel_another_face() -> None:
     for path in sources("yaie/ops"):
-        assert not rooms_used(path) & {"kernels", "execution", "worker", "check"}
-    importers = {
-        p.name for p in sources("yaie") if re.search(r"_simt|_cuda\b|yaie\._", p.read_text())
-    }
+        assert not rooms_used(path) & {"kernels", "worker", "check"}
+    importers = {p.name for p in sources("yaie") if any(map(is_a_face, names_of_modules(p)))}
     assert {"native.py"} == importers
+
+
+def names_of_modules(path: Path) -> set[str]:
+    """What a module imports, and every string in it that could be imported: also the text between
+    the holes of an f-string."""
+    tree = ast.walk(ast.parse(path.read_text()))
+    strings = {n.value for n in tree if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return {*imports(path), *strings}
+
+
+def is_a_face(name: str) -> bool:
+    """Whether that is, or begins, the module name of one of the extensions."""
+    return bool(re.match(r"(yaie\.)?_(simt|cuda)\b|yaie\._$", name))
+
+
+@pytest.mark.parametrize("name", ["yaie._simt", "yaie._cuda.matrix", "_simt", "yaie._"])
+def test_every_way_to_name_a_face_is_seen(name: str) -> None:
+    assert is_a_face(name)
+
+
+@pytest.mark.parametrize("name", ["use_cuda", "cuda", "yaie.kernels", "yaie.ops._rope", "simt."])
+def test_what_only_speaks_of_a_face_is_not_an_import(name: str) -> None:
+    assert not is_a_face(name)
 
 
 @pytest.mark.parametrize("path", sources("yaie"), ids=lambda p: str(p.relative_to(ROOT)))
@@ -131,7 +154,7 @@ def folders() -> Iterator[tuple[str, set[str]]]:
     for top in ("yaie", "csrc", "conformance", "benchmarks", "reports", "tools", "docs"):
         for folder in [ROOT / top, *(p for p in (ROOT / top).rglob("*") if p.is_dir())]:
             if folder.is_dir() and not skipped & set(folder.relative_to(ROOT).parts):
-                files = {p.stem for p in folder.iterdir() if p.is_file() and p.stem != "__init__"}
+                files = {p.stem for p in folder.iterdir() if p.is_file() and p.name not in MARKERS}
                 files = {stem for stem in files if not stem.startswith("test_")}
                 yield str(folder.relative_to(ROOT)), files
 
@@ -190,10 +213,33 @@ def test_a_launcher_is_under_30_lines(name: str, lines: int) -> None:
 
 @pytest.mark.parametrize("op", ops.OPS.values(), ids=str)
 def test_an_op_stands_in_the_places_that_house_md_names(op: ops.Op) -> None:
-    name = op.name
+    """An op on tensors has kernel code; a chain has that of its parts, a program on a host
+    structure has the structure."""
+    name, code = op.name, ROOT / "csrc" / op.name
     assert (ROOT / f"conformance/test_{name}.py").exists()
-    assert {"naive.cu", "naive.cuh"} <= {p.name for p in (ROOT / "csrc" / name).iterdir()}
-    assert {"reference", "torch.eager", "simt.naive"} <= set(op.kernels)
+    if op.chain_of:
+        assert not code.exists(), "kernel code for it: then it is a fused op, no chain"
+        assert all("simt.naive" in ops.get(part).kernels for part in op.chain_of)
+        assert {"reference", "torch.eager"} <= set(op.kernels)
+    elif is_a_program(op):
+        assert not code.exists()
+        assert ["host"] == [n.partition(".")[0] for n in op.kernels if n != "reference"]
+    else:
+        assert {"naive.cu", "naive.cuh"} <= {p.name for p in code.iterdir()}
+        assert {"reference", "torch.eager", "simt.naive"} <= set(op.kernels)
+
+
+def is_a_program(op: ops.Op) -> bool:
+    """Whether the op runs commands on a state that lives on the host (a Case holds a program, and
+    the kernel reads commands)."""
+    return op.signature.params[0].name == "commands"
+
+
+def test_each_kind_of_op_is_known() -> None:
+    """So that no op slips into a kind that asks for less."""
+    assert ["radix_attention"] == [name for name, op in ops.OPS.items() if op.chain_of]
+    programs = [name for name, op in ops.OPS.items() if is_a_program(op)]
+    assert ["radix_cache", "block_pool"] == programs
 
 
 def test_device_code_knows_neither_torch_nor_python() -> None:

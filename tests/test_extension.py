@@ -420,7 +420,8 @@ def test_the_order_of_threads_and_their_number_change_nothing(op: ops.Op) -> Non
                 arena = Arena(1 << 20)
                 args, options = op.inputs(op.good, Fill(arena, 3))
                 returned = op(**args, **options, kernel=name)
-                results = b"".join(t.numpy().tobytes() for t in returned or ())
+                many = (returned,) if isinstance(returned, Tensor) else returned or ()
+                results = b"".join(t.numpy().tobytes() for t in many)
                 seen.add((arena.base.numpy()[: arena.top].tobytes(), results))
         assert 1 == len(seen)
 

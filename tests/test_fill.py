@@ -75,8 +75,9 @@ def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
         Fill(Arena(1 << 12), 0).tensor(torch.zeros(1, 1, 1), torch.float32, "diagonal")
 
 
-@pytest.mark.parametrize("op", ops.OPS.values(), ids=str)
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("op", "dtype"), [(op, dtype) for op in ops.OPS.values() for dtype in op.dtypes], ids=str
+)
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(op: ops.Op, dtype: str) -> None:
     def content(seed: int) -> tuple[bytes, list[object]]:
         arena = Arena(1 << 18)

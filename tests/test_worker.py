@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import PLUGIN, watchdog
 
-from yaie import execution, ops
+from yaie import ops
 from yaie.arena import POISONS, Arena, Placement, Regions
 from yaie.check import Judge
-from yaie.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
+from yaie.worker.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
 from yaie.fill import Fill
 from yaie.worker import Died, TimedOut, Worker
 

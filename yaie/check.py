@@ -24,10 +24,10 @@ from yaie import kernels
 from yaie.arena import GUARD, POISONS, Arena, Bytes, Extent, Placement, Regions
 from yaie.compare import Comparison, Judgement, Receipt, Verdict, Written
 from yaie.dispatch import nearest
-from yaie.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
+from yaie.worker.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
 
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes

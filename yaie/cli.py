@@ -17,6 +17,7 @@ from yaie.compare import Verdict
 from yaie.engine.commands import add_commands
 from yaie.op import Kernel, Op
 from yaie.record import Recorder, new_run_id, repro_line
+from yaie.signature import FLOAT_NAMES
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 0, 1, 2, 3
 
@@ -110,7 +111,7 @@ def _check(args: argparse.Namespace) -> int:
 def _check_kernel(judge: Judge, op: Op, kernel: Kernel, seeds: int) -> int:
     """Judge one kernel; print its row, and what is wrong with it. The exit status it deserves."""
     judged = []
-    for dtype in ("float32", "float16", "bfloat16"):
+    for dtype in [name for name in op.dtypes if name in FLOAT_NAMES] or op.dtypes:
         for seed in range(seeds):
             case = dataclasses.replace(op.good, dtype=dtype, seed=seed)
             judged.append((case, judge.judge(op, kernel, case)))

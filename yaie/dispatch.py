@@ -133,11 +133,20 @@ def _matching(op: str, ranked: Sequence[K], pattern: str) -> list[K]:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """``"; did you mean …? (known: …)"``, to append to an unknown-name message."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    close = _as_close_as_the_closest(name, known)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     shown = sorted(known)[:MOST_NAMES]
     more = f", and {len(known) - len(shown)} more" if len(known) > len(shown) else ""
     return f"{hint} (known: {', '.join(shown)}{more})"
+
+
+def _as_close_as_the_closest(name: str, known: Sequence[str]) -> list[str]:
+    """Up to three names, of which none is much less like ``name`` than the first: to a typing error
+    there is one answer, to a word that several names share there are several."""
+    likeness = {k: difflib.SequenceMatcher(None, name, k).ratio() for k in known}
+    least = max(0.4, max(likeness.values(), default=0.0) - 0.1)
+    close = [k for k in known if likeness[k] >= least]
+    return sorted(close, key=lambda k: -likeness[k])[:3]
 
 
 def _first_willing(op: str, candidates: Sequence[K], call: Any) -> K:

@@ -183,7 +183,8 @@ class Op:
     tensor data (checked mode). ``complete`` fills in what a call left open: axes of the results
     that no argument has, options whose default depends on the arguments. ``errors`` are the bad
     inputs that the signature does not imply; each spoils the call of the Case ``good`` (which
-    gives every optional argument).
+    gives every optional argument). ``chain_of`` names the ops that this one is made of, if its
+    kernels are theirs, one after the other; a fused op has kernels of its own.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Op:
     door: Callable[[Call], None] = _nothing_more
     contents: Callable[[Call], None] = _nothing_more
     complete: Callable[[Call], Call] = _as_it_is
+    chain_of: tuple[str, ...] = ()
     kernels: dict[str, Kernel] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -284,6 +286,13 @@ class Op:
             return call.dtype
         dtype: torch.dtype = getattr(torch, result.dtype)
         return dtype
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What the field ``dtype`` of this op's Cases may be; the others in a call follow from
+        it."""
+        names: tuple[str, ...] = self.Case.__dataclass_fields__["dtype"].metadata["one_of"]
+        return names
 
     @property
     def refusals(self) -> tuple[Refusal, ...]:

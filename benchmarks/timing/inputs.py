@@ -22,7 +22,7 @@ from benchmarks.clock import Rotation, copies_for_cold
 from yaie import dispatch
 from yaie.arena import Arena, Placement
 from yaie.compare import Receipt, Verdict, Written
-from yaie.execution import viewed
+from yaie.worker.execution import viewed
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 

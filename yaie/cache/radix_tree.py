@@ -166,7 +166,7 @@ class RadixTree:
                 f"RadixTree.insert: pages: {len(page_ids)} for {needed} pages of tokens"
             )
         node = self._node_at(data, needed * self._page)
-        added = self._fill(node, page_ids)
+        node, added = self._fill(node, page_ids)
         self._touch(node)
         self._offer(node)
         return (needed - added) * self.page_size
@@ -440,9 +440,14 @@ class RadixTree:
             node.parent.children = {}
         node.parent.children[node.edge[:WORD]] = node
 
-    def _fill(self, node: RadixTreeNode, page_ids: Pages) -> int:
-        """Give the path of a node the pages that it lacks; returns how many it lacked."""
+    def _fill(self, node: RadixTreeNode, page_ids: Pages) -> tuple[RadixTreeNode, int]:
+        """Give the path of a node the pages that it lacks.
+
+        Returns the node where the path ends from now on, for a run that had some of its pages is
+        split behind them, and how many pages were lacking.
+        """
         page, lacking, added = self._page, [], 0
+        end = node
         while node.parent is not None:
             have = len(node.page_bytes)
             if have and not node.request_count:
@@ -454,6 +459,7 @@ class RadixTree:
                 if have:
                     self._split_at_page(node, have)
                     (run,) = node.children.values()
+                    end = run if node is end else end
                 lacking.append((run, first, last))
             if have:
                 break
@@ -464,7 +470,7 @@ class RadixTree:
             self._gained(run)
             added += last - first
         self._present += added
-        return added
+        return end, added
 
     def _gained(self, node: RadixTreeNode) -> None:
         """The subtree of a node holds pages now: tell those above that did not know."""

@@ -26,8 +26,7 @@ interleaved   False                as in rope; causal, scale, window, softcap as
 -> y          float[T,E]
 ============  ===================  ==============================================================
 
-Other slots keep their bits; what paged_attention never reads may hold anything. B = 0, T = 0 and
-q_len = 0 are legal.
+Other slots keep their bits; what paged_attention never reads may be anything. B, T, q_len may be 0.
 Errors: shapes, strides, devices, QKV, HqD, Hq % Hk, R, scale, softcap, window: ValueError; dtypes:
 TypeError. In checked mode what rope, append_kv and paged_attention refuse, and positions that are
 not kv_len - q_len + i: ValueError.
@@ -237,4 +236,5 @@ radix_attention = Op(
     comparison=block.judges,
     door=block.check_shapes,
     contents=block.check_contents,
+    chain_of=("rope", "append_kv", "paged_attention"),
 )

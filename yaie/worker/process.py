@@ -22,7 +22,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+import torch
+
+from yaie import kernels
 from yaie.arena import Regions
+from yaie.worker.execution import Job, execute, execute_refusal
 
 GRACE_S = 10.0
 """How long a worker that has hung up may take to end."""
@@ -64,7 +68,7 @@ class Worker:
         self._control, theirs = socket.socketpair()
         fds = (theirs.fileno(), self.regions.fd)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-c", "from yaie import worker; worker.main()", *map(str, fds)],
+            [sys.executable, "-c", "from yaie.worker import process; process.main()", *map(str, fds)],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=self._output,  # what kernels print is theirs, not the judge's
@@ -214,15 +218,10 @@ class Answer:
 
 def main() -> None:
     """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
-    import torch
-
-    from yaie import execution, kernels
-
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     kernels.load()
-    del execution  # imported here so that every fork has it
     _zygote(control, Regions(int(sys.argv[2])))
 
 
@@ -269,8 +268,6 @@ def _die_with_parent() -> None:
 
 def _serve(jobs: Connection, regions: Regions) -> None:
     """Answer jobs until the judge hangs up, or until a GPU error has spoilt this process."""
-    from yaie.execution import Job, execute, execute_refusal
-
     me = os.getpid()
     while True:
         try:
@@ -287,8 +284,6 @@ def _serve(jobs: Connection, regions: Regions) -> None:
 
 
 def _gpu_lost() -> bool:
-    import torch
-
     try:
         torch.cuda.synchronize()
     except RuntimeError:
