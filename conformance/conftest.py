@@ -175,6 +175,7 @@ def conforms(
     """Judges the test's kernel on a case and records the verdict. For a case that it declines,
     another is drawn; a kernel that was judged on too few has shown nothing, and fails."""
     campaign = Campaign(judge, op, kernel, recorder)
+    recorder.domain(op)
     yield campaign
     campaign.close()
     request.node.user_properties.append(("summary", campaign.summary))

@@ -52,7 +52,8 @@ def make(records: Records) -> Report:
         "failures": tables.failures(records.verdicts),
         "kernels": tables.summary(records.verdicts),
         "mutants": tables.mutants(records.mutants),
-        "edges": tables.edges(records.verdicts),
+        "edges": tables.edges(records.verdicts, records.domains),
+        "laws": tables.laws(records.laws),
         "families": tables.families(records.verdicts),
         "unsupported": tables.unsupported(records.verdicts),
     }
@@ -119,6 +120,8 @@ def _context(report: Report) -> Row:
         "kinds_total": int((failing["nth"] == 0).sum()),
         "kernels": rows(frames["kernels"]),
         "mutants": rows(frames["mutants"]),
+        "laws": rows(frames["laws"]),
+        "broken": rows(frames["laws"].query("broken_by != ''")),
         "survivors": rows(frames["mutants"].query("~killed")),
         "coverage": [coverage(op, edges, families) for op in ops],
         "reasons": rows(frames["unsupported"].head(PAGE_REASONS)),

@@ -28,6 +28,9 @@ VERDICT_COLUMNS = (
     *("has_receipt", "output", "used", "term", "index", "actual", "expected", "allowed"),
     *("seconds", "repro"),
 )
+DOMAIN_COLUMNS = ("op", "edge")
+LAW_TEXT = ("run", "op", "kernel", "law", "class", "peer")
+LAW_COLUMNS = (*LAW_TEXT, "calls", "worst", "ok")
 MUTANT_TEXT = ("run", "mutant", "op", "kernel", "what", "source", "check", "case", "reason")
 MUTANT_COLUMNS = (
     *("run", "mutant", "op", "kernel", "what", "source", "killed", "check", "cases", "seconds"),
@@ -67,6 +70,10 @@ class Records:
     runs: pd.DataFrame
     verdicts: pd.DataFrame
     mutants: pd.DataFrame
+    laws: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row each time that a law, or agreement with a peer, was stated for a kernel."""
+    domains: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """One row for each edge that the cases of an op should have met."""
     timings: pd.DataFrame = field(default_factory=pd.DataFrame)
     """One row a kernel and workload that a benchmark run came to."""
     peaks: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -95,15 +102,18 @@ class _Rows:
     runs: list[dict[str, Any]] = field(default_factory=list)
     verdicts: list[dict[str, Any]] = field(default_factory=list)
     mutants: list[dict[str, Any]] = field(default_factory=list)
+    laws: list[dict[str, Any]] = field(default_factory=list)
+    domains: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
     peaks: list[dict[str, Any]] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     torn: int = 0
     empty: int = 0
 
-    def join(self, older: _Rows, kind: str) -> None:
-        """Takes one kind of record from an older run, with all that says whether it is whole."""
-        getattr(self, kind).extend(getattr(older, kind))
+    def join(self, older: _Rows, *kinds: str) -> None:
+        """Takes some kinds of record from an older run, with all that says whether it is whole."""
+        for kind in kinds:
+            getattr(self, kind).extend(getattr(older, kind))
         self.runs.extend(older.runs)
         self.unknown.update(older.unknown)
         self.torn += older.torn
@@ -114,6 +124,8 @@ class _Rows:
             runs=pd.DataFrame(self.runs),
             verdicts=_verdict_frame(self.verdicts),
             mutants=_mutant_frame(self.mutants),
+            laws=_law_frame(self.laws),
+            domains=pd.DataFrame(self.domains, columns=list(DOMAIN_COLUMNS)).drop_duplicates(),
             timings=_timing_frame(self.timings),
             peaks=pd.DataFrame(self.peaks),
             torn=self.torn,
@@ -199,9 +211,9 @@ def _load_latest(sources: list[Source]) -> Records:
         older = _read_runs(sources, {run})
         lacking = older.mutants if rows.verdicts else older.verdicts
         if lacking:
-            kind = "mutants" if rows.verdicts else "verdicts"
-            rows.join(older, kind)
-            return rows.frames([f"the {kind} are those of run {run}, of the same code"])
+            kinds = ("mutants",) if rows.verdicts else ("verdicts", "laws", "domains")
+            rows.join(older, *kinds)
+            return rows.frames([f"the {kinds[0]} are those of run {run}, of the same code"])
     return rows.frames()
 
 
@@ -247,6 +259,10 @@ def _add(record: object, *, first: bool, where: str, rows: _Rows) -> None:
         rows.verdicts.append(_verdict_row(record, where))
     elif kind == "mutant":
         rows.mutants.append(_mutant_row(record, where))
+    elif kind == "law":
+        rows.laws.append(_law_row(record, where))
+    elif kind == "domain":
+        rows.domains.extend(_domain_rows(record, where))
     elif kind == "timing":
         rows.timings.append(_timing_row(record, where))
     elif kind == "peaks":
@@ -295,6 +311,21 @@ def _mutant_row(record: dict[str, Any], where: str) -> dict[str, Any]:
     row.update({name: _number(record.get(name)) for name in ("cases", "seconds")})
     row["killed"] = record["killed"]
     return row
+
+
+def _law_row(record: dict[str, Any], where: str) -> dict[str, Any]:
+    _require(record, ("run", "op", "kernel", "law", "ok"), where)
+    if not isinstance(record["ok"], bool):
+        raise RecordError(f"{where}: 'ok' must be true or false, not {record['ok']!r}")
+    row: dict[str, Any] = {name: _text(record.get(name)) for name in LAW_TEXT}
+    row.update({name: _number(record.get(name)) for name in ("calls", "worst")})
+    row["ok"] = record["ok"]
+    return row
+
+
+def _domain_rows(record: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    _require(record, ("run", "op", "edges"), where)
+    return [{"op": _text(record["op"]), "edge": _text(edge)} for edge in record["edges"]]
 
 
 def _timing_row(record: dict[str, Any], where: str) -> dict[str, Any]:
@@ -374,6 +405,11 @@ def _verdict_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(VERDICT_COLUMNS))
     numbers = [*RECEIPT_NUMBERS, "seconds"]
     return frame.astype({**dict.fromkeys(numbers, "float64"), "has_receipt": "bool"})
+
+
+def _law_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(LAW_COLUMNS))
+    return frame.astype({"ok": "bool", "calls": "float64", "worst": "float64"})
 
 
 def _mutant_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

@@ -144,16 +144,19 @@ def unsupported(verdicts: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def edges(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Edge x count of judged cases for each op, and the kernels that never met the edge."""
+def edges(verdicts: pd.DataFrame, domains: pd.DataFrame) -> pd.DataFrame:
+    """Edge x count of judged cases for each op, and the kernels that never met the edge. An edge
+    that the op's page names and no case met has 0 cases."""
     columns = ["op", "edge", "cases", "failures", "kernels", "missed_by"]
     hits = verdicts.explode("edges").rename(columns={"edges": "edge"}).dropna(subset=["edge"])
-    if hits.empty:
+    if hits.empty and domains.empty:
         return pd.DataFrame(columns=columns)
     ran = hits["status"] != "unsupported"
     # Sums over all hits: an edge that every kernel declined stays listed, with 0 cases.
     hits = hits.assign(cases=ran, failures=ran & (hits["status"] != "pass"))
     table = hits.groupby(["op", "edge"])[["cases", "failures"]].sum().reset_index()
+    table = table.merge(domains, "outer").fillna({"cases": 0, "failures": 0})
+    table = table.astype({"cases": int, "failures": int})
     met = hits[ran].groupby(["op", "edge"])["kernel"].agg(frozenset).to_dict()
     of_op = judged(verdicts).groupby("op")["kernel"].agg(frozenset).to_dict()
     pairs = list(zip(table["op"], table["edge"], strict=True))
@@ -176,6 +179,24 @@ def families(verdicts: pd.DataFrame) -> pd.DataFrame:
         .reset_index()
         .rename_axis(columns=None)
     )
+
+
+def laws(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each law of an op and each peer that it was compared with: which kernels were
+    held to it, in how many calls, how near they came, and which broke it; broken ones first."""
+    columns = ["op", "law", "class", "peer", "kernels", "calls", "worst", "broken_by"]
+    if frame.empty:
+        return pd.DataFrame(columns=columns)
+    stated = frame.groupby(["op", "law", "class", "peer"], sort=False)
+    table = stated.agg(kernels=("kernel", _names), calls=("calls", "sum"), worst=("worst", "max"))
+    broken = frame[~frame["ok"]].groupby(["op", "law", "class", "peer"])["kernel"].agg(_names)
+    table["broken_by"] = broken.reindex(table.index, fill_value="")
+    table = table.reset_index().sort_values(["op", "peer", "law"], kind="stable")
+    return table.sort_values("broken_by", key=lambda names: names == "", kind="stable")[columns]
+
+
+def _names(values: pd.Series) -> str:
+    return ", ".join(sorted(set(values)))
 
 
 def mutants(frame: pd.DataFrame) -> pd.DataFrame:
@@ -215,17 +236,22 @@ def cautions(records: Records, cells: pd.DataFrame) -> list[str]:
     if len(declined):
         names = ", ".join(f"{cell.kernel} of {cell.op}" for cell in declined.itertuples())
         notes.append(f"nothing is known of kernels which declined every case: {names}")
+    missed = edges(records.verdicts, records.domains).query("cases == 0")
+    for op, never in missed.groupby("op")["edge"]:
+        notes.append(f"no judged case of {op} met the edge {', '.join(never)}")
     if records.verdicts.empty and not records.mutants.empty:
         notes.append("no case was judged in this run: it says nothing of the unchanged kernels")
     return notes
 
 
 def outcome(records: Records) -> Outcome:
-    """One failing case or surviving mutant fails; a torn or empty record is never a pass."""
+    """One failing case, broken law or surviving mutant fails; a torn or empty record is never a pass."""
     ran, found = judged(records.verdicts), score(records.mutants)
     failing = ran[ran["status"] != "pass"]
-    if len(failing) or found.survived:
-        return Outcome("fail", _failed_title(len(failing), found), _counted(ran, found))
+    broken = laws(records.laws).query("broken_by != ''")
+    if len(failing) or found.survived or len(broken):
+        title = _failed_title(len(failing), len(broken), found)
+        return Outcome("fail", title, _counted(ran, found))
     if ran.empty and not found.total:
         declined = len(records.verdicts)
         none = "There are no records: nox -s conformance writes them."
@@ -238,10 +264,12 @@ def outcome(records: Records) -> Outcome:
     return Outcome("pass", title, _counted(ran, found))
 
 
-def _failed_title(failing: int, found: Score) -> str:
+def _failed_title(failing: int, broken: int, found: Score) -> str:
     parts = []
     if failing:
         parts.append(f"{_count(failing, 'case')} failed")
+    if broken:
+        parts.append(f"{_count(broken, 'law')} broken")
     if found.survived:
         parts.append(f"{_count(found.survived, 'mutant')} survived")
     return " and ".join(parts)

@@ -87,6 +87,22 @@ def mutant(killed=True, **changes):
     return line | changes
 
 
+def law(**changes):
+    line = {
+        "kind": "law",
+        "run": "r1",
+        "op": "append_kv",
+        "kernel": "reference",
+        "law": "parts merge",
+        "class": "within the summed budgets",
+        "peer": None,
+        "calls": 7,
+        "worst": 0.0,
+        "ok": True,
+    }
+    return line | changes
+
+
 def write(folder, *lines, name="main.jsonl", run="r1", first=None, tail=""):
     path = folder / run / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,10 +234,52 @@ def test_edges_count_judged_cases_and_name_the_kernels_that_never_met_them(tmp_p
         verdict("unsupported", edges=["T 0", "huge"], kernel="b"),
         verdict(edges=["last slot"], kernel="b"),
     )
-    table = tables.edges(records.verdicts).set_index("edge")
+    table = tables.edges(records.verdicts, records.domains).set_index("edge")
     assert table["cases"].to_dict() == {"huge": 0, "T 0": 2, "last slot": 2}
     assert table["failures"].to_dict() == {"huge": 0, "T 0": 1, "last slot": 0}
     assert table["missed_by"].to_dict() == {"huge": "a, b", "T 0": "b", "last slot": ""}
+
+
+def test_an_edge_that_no_case_met_is_listed_and_is_a_caution(tmp_path):
+    domain = {"kind": "domain", "run": "r1", "op": "append_kv", "edges": ["T 0", "last slot"]}
+    records = read(tmp_path, domain, verdict(edges=["T 0"]), domain)
+    table = tables.edges(records.verdicts, records.domains).set_index("edge")
+    assert table["cases"].to_dict() == {"last slot": 0, "T 0": 1}
+    assert table["missed_by"].to_dict() == {"last slot": "simt.naive", "T 0": ""}
+    for page in pages(records):
+        assert "no judged case of append" in page
+        assert "met the edge last slot" in page
+
+
+def test_laws_are_a_row_each_with_the_kernels_that_were_held_to_them(tmp_path):
+    records = read(
+        tmp_path,
+        verdict(),
+        law(worst=0.25),
+        law(kernel="torch.eager", worst=0.5),
+        law(law="is the softmax", **{"class": None, "peer": "scipy"}),
+    )
+    table = tables.laws(records.laws)
+    assert table[["law", "class", "peer", "kernels", "calls", "worst"]].values.tolist() == [
+        ["parts merge", "within the summed budgets", "", "reference, torch.eager", 14, 0.5],
+        ["is the softmax", "", "scipy", "reference", 7, 0.0],
+    ]
+    assert tables.outcome(records).state == "pass"
+    page, summary = pages(records)
+    assert "Laws and peers: 2 of 2 hold" in summary
+    assert "parts merge" in page
+    assert "scipy" in page
+
+
+def test_a_broken_law_fails_and_comes_first(tmp_path):
+    broken = law(law="rows are independent", ok=False)
+    records = read(tmp_path, verdict(), law(), broken, law(law="rows are independent", kernel="b"))
+    first = tables.laws(records.laws).iloc[0]
+    assert (first["law"], first["broken_by"]) == ("rows are independent", "reference")
+    assert tables.outcome(records).state == "fail"
+    assert "1 law broken" in tables.outcome(records).title
+    assert status_of(tmp_path) == 1
+    assert "| rows are independent | append\\_kv |" in pages(records)[1]
 
 
 def test_families_by_dtype_show_holes_as_zero(tmp_path):

@@ -111,6 +111,11 @@ class Recorder:
                 }
             )
 
+    def domain(self, op: Op) -> None:
+        """Record the edges that the cases of an op should meet, so that one that none meets is
+        seen."""
+        self._write({"kind": "domain", "run": self.run, "op": op.name, "edges": list(op.edges)})
+
     def verdict(self, op: Op, kernel: str, case: Any, verdict: Verdict, started: float) -> None:
         """Record a judged case; ``started`` is time.perf_counter() before it was drawn."""
         record = asdict(verdict)
