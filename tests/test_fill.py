@@ -4,6 +4,7 @@ docstrings promise, also after they were rounded to 16 bits."""
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,18 +76,27 @@ def test_an_unknown_layout_is_refused_with_the_known_ones() -> None:
         Fill(Arena(1 << 12), 0).tensor(torch.zeros(1, 1, 1), torch.float32, "diagonal")
 
 
+WITHOUT_CHANCE = {"match_tree", "block_pool"}
+"""Ops whose Cases say everything: a program, and the prompts that are looked up."""
+
+
 @pytest.mark.parametrize(
     ("op", "dtype"), [(op, dtype) for op in ops.OPS.values() for dtype in op.dtypes], ids=str
 )
 def test_the_same_seed_gives_the_same_bytes_and_another_one_others(op: ops.Op, dtype: str) -> None:
-    def content(seed: int) -> tuple[bytes, list[object]]:
+    def content(seed: int) -> tuple[bytes, list[object], bool]:
         arena = Arena(1 << 18)
-        args, _ = op.inputs(op.Case(dtype=dtype), Fill(arena, seed))
+        fill = Fill(arena, seed)
+        before = fill.rng.bit_generator.state
+        args, _ = op.inputs(replace(op.good, dtype=dtype), fill)
         flat = [t for a in args.values() for t in (a if isinstance(a, list) else [a])]
-        return arena.bytes(0).tobytes(), [Placement.of(t, arena.base) for t in flat]
+        places = [Placement.of(t, arena.base) for t in flat]
+        return arena.bytes(0).tobytes(), places, fill.rng.bit_generator.state != before
 
     assert content(5) == content(5)
-    assert content(5)[0] != content(6)[0]
+    drawn = content(5)[2]
+    assert drawn == (content(5)[0] != content(6)[0])
+    assert drawn == (op.name not in WITHOUT_CHANCE)
 
 
 def test_an_arena_used_before_makes_no_difference() -> None:

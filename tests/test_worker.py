@@ -15,9 +15,9 @@ from conftest import PLUGIN, watchdog
 from yaie import ops
 from yaie.arena import POISONS, Arena, Placement, Regions
 from yaie.check import Judge
-from yaie.worker.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
 from yaie.fill import Fill
-from yaie.worker import Died, TimedOut, Worker
+from yaie.worker import Died, TimedOut, Worker, execution
+from yaie.worker.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
 
 TIMEOUT_S = 5.0
 

@@ -17,10 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -235,8 +236,7 @@ def _zygote(control: socket.socket, regions: Regions) -> None:
                 control.close()
                 _die_with_parent()
                 os.setpgid(0, 0)
-                _serve(Connection(fds[0]), regions)
-                os._exit(0)
+                _be_worker(Connection(fds[0]), regions)
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)  # by whoever of the two comes first
             os.close(fds[0])
@@ -264,6 +264,20 @@ def _die_with_parent() -> None:
     """A worker that hangs must not outlive the zygote (Linux: PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _be_worker(jobs: Connection, regions: Regions) -> NoReturn:
+    """Serve jobs, and end without the interpreter's clean-up: it takes seconds in a fork that
+    shares all of torch, and the zygote, whose Python it would clean up, is alive."""
+    status = 0
+    try:
+        _serve(jobs, regions)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _serve(jobs: Connection, regions: Regions) -> None:
