@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import laws
+from conformance import laws, peers
 from conformance.strategies import SEEDS
 from yaie import ops
 from yaie.ops import _rows as rows
@@ -171,7 +171,7 @@ def test_banned_tokens_may_be_left_out_of_the_vocabulary(law, case):
 @laws.fewer()
 @given(case=cases())
 def test_without_filters_it_is_the_softmax(law, case):
-    special = pytest.importorskip("scipy.special")
+    special = peers.load("scipy.special")
     args, _ = law.inputs(case)
     args["logits"] = args["logits"].nan_to_num(nan=0.0, posinf=1.0, neginf=-1e4)
     args["top_k"] = torch.full_like(args["top_k"], case.V)
@@ -196,7 +196,7 @@ PLAIN = ["normal", "geometric", "spiky", "masked"]  # no two equal logits, or ha
 
 def by_transformers(logits: torch.Tensor, T: float, k: int, p: float, m: float) -> torch.Tensor:
     """The probabilities of one row [1,V] after the peer's warpers, in its order, in float64."""
-    warpers = pytest.importorskip("transformers").generation.logits_process
+    warpers = peers.load("transformers").generation.logits_process
     scores = warpers.TemperatureLogitsWarper(T)(None, logits.double())
     scores = warpers.TopKLogitsWarper(min(k, logits.shape[-1]))(None, scores)
     if p < 1:
@@ -209,7 +209,7 @@ def by_transformers(logits: torch.Tensor, T: float, k: int, p: float, m: float) 
 @laws.fewer()
 @given(case=cases(), family=st.sampled_from(PLAIN))
 def test_kept_tokens_are_those_of_the_warpers(law, case, family):
-    pytest.importorskip("transformers")
+    peers.load("transformers")
     T = min(max(case.temperature, 0.3), 3.0)
     case = replace(case, B=1, family=family, temperature=T, V=max(case.V, 2))
     args, _ = law.inputs(case)

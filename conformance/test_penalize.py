@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from conformance import laws
+from conformance import laws, peers
 from conformance.test_filter_tokens import layout
 from yaie import ops
 
@@ -135,7 +135,7 @@ def test_a_token_of_the_output_need_not_stand_in_the_prompt_too(law, case):
 @given(case=cases())
 def test_repetition_is_that_of_transformers(law, case):
     """It takes what stands in the prompt or the output, as here, one row at a time."""
-    processors = pytest.importorskip("transformers").generation.logits_process
+    processors = peers.load("transformers").generation.logits_process
     args, _ = law.inputs(case)
     args |= {name: torch.zeros(case.B) for name in ("frequency", "presence")}
     peer = args["logits"].clone()

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import laws
+from conformance import laws, peers
 from conformance.strategies import FLOATS, SEEDS
 from yaie import ops
 from yaie.ops._paged import TABLES
@@ -225,8 +225,8 @@ LAYERS = st.tuples(
 
 def layer_of(model: str, Hk: int, G: int, D: int, seed: int) -> Any:
     """An attention layer of transformers with random weights, and its rotary embedding."""
-    transformers = pytest.importorskip("transformers")
-    module = __import__(f"transformers.models.{model}.modeling_{model}", fromlist=["_"])
+    transformers = peers.load("transformers")
+    module = peers.load(f"transformers.models.{model}.modeling_{model}")
     name = {"llama": "Llama", "qwen2": "Qwen2"}[model]
     config = getattr(transformers, f"{name}Config")(
         hidden_size=24,

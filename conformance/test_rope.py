@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance import laws
+from conformance import laws, peers
 from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, TOKENS
 from yaie import ops
 from yaie.fill import LAYOUTS
@@ -170,7 +170,7 @@ def rotary_of(transformers, dim: int) -> Any:
 @laws.fewer()
 @given(case=ROTARY)
 def test_llama_of_transformers(law, case):
-    transformers = pytest.importorskip("transformers")
+    transformers = peers.load("transformers")
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     case = replace(case, R=case.D)
@@ -190,7 +190,7 @@ def test_llama_of_transformers(law, case):
 @laws.fewer()
 @given(case=ROTARY)
 def test_gpt_neox_of_transformers(law, case):
-    pytest.importorskip("transformers")
+    peers.load("transformers")
     from transformers.models.gpt_neox import modeling_gpt_neox as neox
 
     args, _ = law.inputs(case)
@@ -208,7 +208,7 @@ def test_gpt_neox_of_transformers(law, case):
 @laws.fewer()
 @given(case=ROTARY)
 def test_gpt_j_of_transformers(law, case):
-    pytest.importorskip("transformers")
+    peers.load("transformers")
     from transformers.models.gptj import modeling_gptj as gptj
 
     args, _ = law.inputs(case)

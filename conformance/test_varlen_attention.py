@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention import flex_attention as flex
 from torch.nn.functional import scaled_dot_product_attention
 
 from conformance import laws
@@ -356,7 +357,6 @@ def test_is_causal_of_torch_is_aligned_to_the_top_left(law, batch):
 @settings(laws.fewer(), max_examples=20)
 @given(batch=batches())
 def test_flex_attention_of_torch(law, batch):
-    flex = pytest.importorskip("torch.nn.attention.flex_attention")
     case, options = batch
     case = replace(case, dtype="float32")
     parts = packed(law, case)
@@ -367,14 +367,14 @@ def test_flex_attention_of_torch(law, batch):
             outs.append(torch.zeros(len(own[0]), case.Hk * case.G, case.Dv))
             lses.append(torch.full(outs[-1].shape[:2], -torch.inf))
             continue
-        out, lse = by_flex(flex, own, case.G, options)
+        out, lse = by_flex(own, case.G, options)
         outs.append(torch.where(lse[..., None] == -torch.inf, 0.0, out))
         lses.append(lse)
     law.within(answer["out"], torch.cat(outs), 2 * answer.allowed["out"], "out")
     law.within(answer["lse"], torch.cat(lses), 2 * answer.allowed["lse"], "lse")
 
 
-def by_flex(flex: Any, own: Packed, group: int, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def by_flex(own: Packed, group: int, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """flex_attention of one sequence, as [Lq,Hq,Dv] and [Lq,Hq]."""
     q, k, v = (x.transpose(0, 1)[None] for x in own)
     q_len, kv_len, (left, right) = len(own[0]), len(own[1]), options["window"]

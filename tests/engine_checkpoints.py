@@ -12,11 +12,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-transformers = pytest.importorskip("transformers")
+from conformance import peers
+
+transformers = peers.load("transformers")
 
 VOCABULARY = 37
 SIZES: dict[str, Any] = {

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("safetensors")
-pytest.importorskip("transformers")
+from conformance import peers
+
+peers.load("safetensors")
+peers.load("transformers")
 
 import engine_checkpoints as checkpoints
 

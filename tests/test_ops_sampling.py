@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conformance import peers
 from yaie import ops
 from yaie.compare import BAND, MARGIN, Budget, Choice, Contract, Margin, Patched, Statistic
 from yaie.op import Cost
@@ -79,8 +80,8 @@ def test_philox_gives_the_known_answers_of_random123(
 
 
 def test_philox_is_that_of_randomgen() -> None:
-    """An implementation by other people, if it is there: its generator steps the counter first."""
-    randomgen = pytest.importorskip("randomgen")
+    """An implementation by other people, whose generator steps the counter first."""
+    randomgen = peers.load("randomgen")
     rng = np.random.default_rng(5)
     for _ in range(50):
         counter = [int(c) for c in rng.integers(1, 2**32 - 1, 4)]
@@ -372,7 +373,7 @@ def test_a_nan_that_is_penalized_stays_nan() -> None:
 
 
 def test_chi_square_is_that_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
+    stats = peers.load("scipy.stats")
     p = torch.tensor([0.5, 0.3, 0.2]).double()
     tokens = torch.tensor([0] * 470 + [1] * 320 + [2] * 210)
     chance = stats.chisquare([470, 320, 210], [500, 300, 200]).pvalue
@@ -395,7 +396,7 @@ def test_tokens_that_cannot_be_are_refused(tokens: list[int]) -> None:
 )
 def test_the_power_of_the_test_of_frequencies(what: str, wrong: list[int] | None) -> None:
     """10,000 draws and significance 1e-6 find these with a chance of more than 0.99."""
-    stats = pytest.importorskip("scipy.stats")
+    stats = peers.load("scipy.stats")
     from conformance.test_draw_tokens import DRAWS, PROBS
 
     p = PROBS.double().numpy() / float(PROBS.double().sum())

@@ -22,9 +22,9 @@ from benchmarks.clock import Rotation, copies_for_cold
 from yaie import dispatch
 from yaie.arena import Arena, Placement
 from yaie.compare import Receipt, Verdict, Written
-from yaie.worker.execution import viewed
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
+from yaie.worker.execution import viewed
 
 ARENA_BYTES = 16 << 30
 """Address space for one workload; pages take memory once they are touched."""

@@ -33,6 +33,8 @@ GRACE_S = 10.0
 """How long a worker that has hung up may take to end."""
 START_S = 120.0
 """How long the zygote may take to import torch and the kernels."""
+ZYGOTE = "from yaie.worker import process; process.main()"
+"""What the zygote runs."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,12 @@ class Worker:
         self._control, theirs = socket.socketpair()
         fds = (theirs.fileno(), self.regions.fd)
         self._zygote = subprocess.Popen(
-            [sys.executable, "-c", "from yaie.worker import process; process.main()", *map(str, fds)],
+            [
+                sys.executable,
+                "-c",
+                "from yaie.worker import process; process.main()",
+                *map(str, fds),
+            ],
             pass_fds=fds,
             stdin=subprocess.DEVNULL,
             stdout=self._output,  # what kernels print is theirs, not the judge's
