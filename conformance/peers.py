@@ -15,8 +15,8 @@ import pytest
 
 
 def load(module: str) -> Any:
-    """Import a peer's module; where peers are optional, skip the test (or the module of tests)
-    without it."""
+    """Import a peer's module; where peers are optional, skip the test without it (or the whole
+    module of tests, if that is where it is called)."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

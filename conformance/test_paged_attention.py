@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from conformance import laws
 from conformance.strategies import (
@@ -89,3 +92,68 @@ def test_relabelled_pages_give_the_same_bits(law, case):
     second = law.run({**args, **moved, "block_table": table.int()}, options)
     for name in ("out", "lse"):
         law.exact(first[name], second[name], name)
+
+
+def indptr(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+
+
+def keys_of(law: laws.Law, case: Any, args: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """k and v [N,Hk,D] of all sequences, by gather_kv."""
+    caches = (args["k_cache"], args["v_cache"], args["block_table"])
+    return ops.gather_kv(*caches, indptr(case.kv_lens), kernel=law.kernel.name)
+
+
+@pytest.mark.law(laws.BUDGETS)
+@laws.fewer()
+@given(case=cases())
+def test_it_is_varlen_attention_of_the_gathered_keys(law, case):
+    args, options = law.inputs(case)
+    paged = law.run(args, options)
+    packed = (args["q"], *keys_of(law, case, args), args["q_indptr"], indptr(case.kv_lens))
+    out, lse = ops.varlen_attention(*packed, **options, kernel=law.kernel.name)
+    law.within(paged["out"], out, 2 * paged.allowed["out"], "out")
+    law.within(paged["lse"], lse, 2 * paged.allowed["lse"], "lse")
+
+
+def in_pages_of(S: int, keys: Tensor, lengths: Sequence[int]) -> Tensor:
+    """A cache [P,S,Hk,D] that holds one sequence after the other; what is left is NaN."""
+    pages = [-(-n // S) for n in lengths]
+    cache = torch.full((sum(pages), S, *keys.shape[1:]), torch.nan, dtype=keys.dtype)
+    for at, part in zip(accumulate(pages, initial=0), keys.split(list(lengths)), strict=False):
+        cache[at:].flatten(0, 1)[: len(part)] = part
+    return cache
+
+
+@pytest.mark.law(laws.BUDGETS)
+@laws.fewer()
+@given(case=cases(), S=PAGE_SIZES)
+def test_the_page_size_means_nothing(law, case, S):
+    """The same keys and values in pages of another size."""
+    args, options = law.inputs(case)
+    first = law.run(args, options)
+    pages = [-(-n // S) for n in case.kv_lens]
+    table = torch.full((len(pages), max([1, *pages])), -1, dtype=torch.int32)
+    for b, (at, n) in enumerate(zip(accumulate(pages, initial=0), pages, strict=False)):
+        table[b, :n] = torch.arange(at, at + n)
+    k, v = (in_pages_of(S, x, case.kv_lens) for x in keys_of(law, case, args))
+    second = law.run({**args, "k_cache": k, "v_cache": v, "block_table": table}, options)
+    for name in ("out", "lse"):
+        allowed = first.allowed[name] + second.allowed[name]
+        law.within(first[name], second[name], allowed, name)
+
+
+@pytest.mark.law(laws.BUDGETS)
+@laws.fewer()
+@given(case=cases())
+def test_a_sequence_alone_is_what_it_is_in_the_batch(law, case):
+    args, options = law.inputs(case)
+    whole = law.run(args, options)
+    law.exact(whole["out"][:0], whole["out"][:0])
+    for b, rows in enumerate(torch.arange(len(args["q"])).split(list(case.q_lens))):
+        alone = {"q": args["q"][rows], "q_indptr": indptr([len(rows)])}
+        alone |= {name: args[name][b : b + 1] for name in ("block_table", "kv_lens")}
+        answer = law.run({**args, **alone}, options)
+        for name in ("out", "lse"):
+            allowed = whole.allowed[name][rows] + answer.allowed[name]
+            law.within(whole[name][rows], answer[name], allowed, name)

@@ -289,7 +289,7 @@ def test_one_key_gives_its_value(law, batch, dtype):
     law.exact(answer["out"], v.repeat_interleave(case.G, 1), "out")
 
 
-# Peers --------------------------------------------------------------------------------------------
+# Peers -------------------------------------------------------------------------------------------
 
 
 def mask_of(q_len: int, kv_len: int, causal: bool, window: tuple[int, int]) -> Tensor:

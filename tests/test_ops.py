@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from conformance import strategies
+from conformance import peers, strategies
 from yaie import ops
 from yaie.arena import ALIGNMENT, POISONS, Arena, contiguous_strides
 from yaie.compare import Contract
@@ -312,6 +312,15 @@ def test_rows_without_keys_are_zero_and_minus_infinity(q_len: int, kv_len: int) 
     assert [-math.inf] * lse.numel() == lse.flatten().tolist()
 
 
+def test_a_peers_window_counts_the_querys_own_key() -> None:
+    """transformers' mask of a sliding window of W is ours of W - 1 keys to the left."""
+    masking_utils = peers.load("transformers.masking_utils")
+    sees = masking_utils.sliding_window_causal_mask_function(3)
+    at = torch.arange(6)
+    theirs = [[bool(sees(0, 0, i, j)) for j in at] for i in at]
+    assert theirs == keep_mask(6, 6, True, (2, -1), torch.device("cpu")).tolist()
+
+
 def test_queries_before_the_first_key_keep_nothing() -> None:
     out, lse = one(*sequence(5, 2))
     assert [True] * 3 + [False] * 2 == lse.isneginf().all(1).tolist()
@@ -357,6 +366,13 @@ def test_append_skips_every_negative_slot() -> None:
     assert 5 * 2 == int((cache == -9.0).sum())
 
 
+def test_every_slot_of_every_page_can_be_written() -> None:
+    """None is reserved, slot 0 and the last page included."""
+    k = torch.randn(6, 1, 2)
+    (cache, _) = append(k, k, range(6), 2, 3)
+    assert torch.equal(k, cache.flatten(0, 1))
+
+
 def test_append_in_any_order_of_tokens_is_the_same() -> None:
     k, slots = torch.randn(5, 2, 3), torch.tensor([3, 0, 4, 1, -1])
     order = torch.tensor([4, 2, 0, 3, 1])
@@ -390,6 +406,14 @@ def test_the_order_of_pairs_means_nothing_and_one_source_may_fan_out() -> None:
     made = copy(cache, (4, 0), (4, 1), (3, 2))
     assert torch.equal(cache[[4, 4, 3, 3, 4]], made)
     assert torch.equal(made, copy(cache, (3, 2), (4, 1), (4, 0)))
+
+
+@pytest.mark.parametrize("pairs", [[(0, 1), (1, 2)], [(0, 1), (1, 0)], [(0, 2), (1, 2)]])
+def test_copies_that_chain_are_refused(pairs: list[tuple[int, int]]) -> None:
+    """One after the other, all at once and in any order would be three different results."""
+    cache = torch.randn(3, 2)
+    with pytest.raises(ValueError, match=r"copy_blocks: pairs: "):
+        copy(cache, *pairs)
 
 
 def test_layers_are_independent() -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from yaie import ops, pages
+from yaie.kernels import native
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- ops: made by tools/generate_docs.py -->", "<!-- end of ops -->"
@@ -40,6 +41,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing, compare")
     check = parser.parse_args().check
+    if native.extension("simt") is None:
+        parser.error("the extension yaie._simt is not built, so its kernels would be missing")
     stale = [p for p, text in documents().items() if not p.exists() or p.read_text() != text]
     for path in stale:
         if not check:
