@@ -245,7 +245,7 @@ def cautions(records: Records, cells: pd.DataFrame) -> list[str]:
 
 
 def outcome(records: Records) -> Outcome:
-    """One failing case, broken law or surviving mutant fails; a torn or empty record never passes."""
+    """A failing case, broken law or surviving mutant fails; a torn or empty record never passes."""
     ran, found = judged(records.verdicts), score(records.mutants)
     failing = ran[ran["status"] != "pass"]
     broken = laws(records.laws).query("broken_by != ''")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from conformance import peers
 
 transformers = peers.load("transformers")
+peers.load("safetensors")
 
 VOCABULARY = 37
 SIZES: dict[str, Any] = {

@@ -7,16 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import engine_checkpoints as checkpoints
 import pytest
 import torch
 from torch import Tensor
-
-from conformance import peers
-
-peers.load("safetensors")
-peers.load("transformers")
-
-import engine_checkpoints as checkpoints
 
 from yaie import Unsupported, ops
 from yaie.engine import Completion, Engine, SamplingParams
