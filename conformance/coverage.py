@@ -11,14 +11,17 @@ import pytest
 
 from yaie import ops
 
-LEAST_CASES = 1200
-"""Cases of an op from which on every edge must have been met (the default profile has more)."""
+LEAST_CASES = 800
+"""Cases of an op from which on every edge must have been met: those of the default profile, where an
+op has two kernels."""
 
 
 class Coverage:
-    """Counts the edges in the records of a run, and fails it where one is missing."""
+    """Counts the edges in the records of a run, and fails it where one is missing. A run that was
+    told to leave out ops or kernels is not failed: what it left out may be what meets the edge."""
 
     def __init__(self, config: pytest.Config) -> None:
+        self._whole = config.getoption("--op") == config.getoption("--kernel") == "*"
         self._folder: Path = config.getoption("--records") / config.yaie_run  # type: ignore[attr-defined]
         self._missing: dict[str, list[str]] = {}
 
@@ -27,7 +30,8 @@ class Coverage:
         self._missing = {
             name: missing
             for name, judged in cases.items()
-            if judged >= LEAST_CASES
+            if self._whole
+            and judged >= LEAST_CASES
             and (missing := [edge for edge in ops.OPS[name].edges if not hits[name, edge]])
         }
         if self._missing and session.exitstatus == pytest.ExitCode.OK:

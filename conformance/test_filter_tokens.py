@@ -22,7 +22,7 @@ VOCABULARIES = st.one_of(
     SMALL, SMALL, st.sampled_from([31, 32, 33, 64, 100, 255, 256, 257]), st.integers(1, 5000)
 )
 TELLING = ["normal", "geometric", "spiky", "masked", "onehot", "tail"]
-TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours"]
+TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours", "huge"]
 WIDE = st.sampled_from([7, 40_000, 40_001, 65_536])
 TOP_PS = st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.3, 0.1, 0.75, 0.99, 1e-6, 1 - 2.0**-24])
 MIN_PS = st.sampled_from([0.0, 0.0, 0.0, 0.05, 0.3, 0.7, 1.0, 1e-6])
@@ -69,7 +69,7 @@ def parameters(draw: st.DrawFn, V: int, family: str) -> dict[str, Any]:
         return draw(several_filters(V))
     telling = {
         "neighbours": [1e-6, 1e-6, 3e-7, 1e-7, 1.0],
-        "flat": [1.0, 0.0],
+        "flat": [1.0, 0.0, 0.0],
         "ties": [1.0, 0.0, 0.7],
     }
     temperature = draw(st.sampled_from(telling[family]) if family in telling else TEMPERATURES)
