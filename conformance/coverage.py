@@ -12,8 +12,7 @@ import pytest
 from yaie import ops
 
 LEAST_CASES = 800
-"""Cases of an op from which on every edge must have been met: those of the default profile, where an
-op has two kernels."""
+"""Cases of an op from which on every edge must have been met: two kernels in the default profile."""
 
 
 class Coverage:
