@@ -24,7 +24,7 @@ of lse: a kernel that divides by exp(lse), and not by the sum of its weights, sc
 by the rounding of lse; one that works to base 2 rounds each lse_k when it converts it, which moves
 its weight by v |lse_k|, and a difference of two by twice v |lse_k - lse|; what moves from one state
 to another changes out by their distance. Kernels of both kinds are in use (FlashAttention,
-FlashInfer). Measured on such kernels: decision 0021.
+FlashInfer): decision 0021.
 """
 
 from __future__ import annotations
