@@ -31,6 +31,8 @@ GUIDE = {"api", "cache", "nn", "profiling", "sampling"}
 """Where the guide's public names live."""
 DEV_ONLY = {"hypothesis", "pytest", "pandas", "jinja2"}
 A_DOZEN_OR_SO = 15
+ONE_EACH = re.compile(rf"test_|\d{{4}}-|({'|'.join(ops.OPS)})$")
+"""Files of which there is one a module under test, a decision or an op: they may grow with them."""
 MARKERS = {"__init__.py", "py.typed"}
 """Files that make a folder a package."""
 
@@ -148,14 +150,13 @@ def test_reports_read_records_and_not_yaie(path: Path) -> None:
 
 
 def folders() -> Iterator[tuple[str, set[str]]]:
-    """Each folder with the stems of its sources: a header and its body count once. A folder with
-    one file an op (or a module under test) may grow with them."""
+    """Each folder with the stems of its sources: a header and its body count once."""
     skipped = {"build", "__pycache__", "records", "ops"}
     for top in ("yaie", "csrc", "conformance", "benchmarks", "reports", "tools", "docs"):
         for folder in [ROOT / top, *(p for p in (ROOT / top).rglob("*") if p.is_dir())]:
             if folder.is_dir() and not skipped & set(folder.relative_to(ROOT).parts):
                 files = {p.stem for p in folder.iterdir() if p.is_file() and p.name not in MARKERS}
-                files = {stem for stem in files if not stem.startswith("test_")}
+                files = {stem for stem in files if not ONE_EACH.match(stem)}
                 yield str(folder.relative_to(ROOT)), files
 
 
