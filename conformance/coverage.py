@@ -12,7 +12,7 @@ import pytest
 from yaie import ops
 
 LEAST_CASES = 800
-"""Cases of an op from which on every edge must have been met: two kernels in the default profile."""
+"""Cases of an op from which on every edge must have been met: of two kernels, by default."""
 
 
 class Coverage:
