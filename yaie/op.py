@@ -291,7 +291,8 @@ class Op:
     def dtypes(self) -> tuple[str, ...]:
         """What the field ``dtype`` of this op's Cases may be; the others in a call follow from
         it."""
-        names: tuple[str, ...] = self.Case.__dataclass_fields__["dtype"].metadata["one_of"]
+        (dtype,) = (f for f in dataclasses.fields(self.Case) if f.name == "dtype")
+        names: tuple[str, ...] = dtype.metadata["one_of"]
         return names
 
     @property
