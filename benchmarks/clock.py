@@ -62,10 +62,12 @@ class Rotation:
         return self.bytes * len(self.calls) >= COLD * cache_bytes
 
 
-def copies_for_cold(bytes_a_call: int, cache_bytes: int) -> int:
-    """Copies of the arguments that a cold rotation needs; a few even if one were enough."""
+def copies(bytes_a_call: int, cache_bytes: int, room: int) -> int:
+    """Copies of the arguments that a rotation gets: as many as it takes to be cold, at least a few.
+    Where there is no room for that many, a few, for more would only make it half cold."""
     few = LEAST_COPIES if bytes_a_call < cache_bytes else 2
-    return max(few, math.ceil(COLD * cache_bytes / max(bytes_a_call, 1)))
+    wanted = max(few, math.ceil(COLD * cache_bytes / max(bytes_a_call, 1)))
+    return max(1, wanted if wanted <= room else min(few, room))
 
 
 @dataclass(frozen=True)

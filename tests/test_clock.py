@@ -115,11 +115,16 @@ def timed(copies: int, size: int) -> tuple[FakeMachine, clock.Audited]:
 
 @pytest.mark.parametrize("size", [1, 7, 400, 1000, 5000])
 def test_the_copies_that_the_clock_asks_for_make_every_call_cold(size: int) -> None:
-    copies = clock.copies_for_cold(size, CACHE)
+    copies = clock.copies(size, CACHE, 10_000)
     _, audited = timed(copies, size)
     assert audited.timing.cold
     assert all(s == pytest.approx(100e-6) for s in audited.timing.samples)
     assert copies >= 2
+
+
+def test_where_cold_is_out_of_reach_there_are_a_few_copies_and_no_more() -> None:
+    assert (clock.LEAST_COPIES, 3) == (clock.copies(1, CACHE, 100), clock.copies(1, CACHE, 3))
+    assert (2, 1) == (clock.copies(CACHE, CACHE, 100), clock.copies(CACHE, CACHE, 0))
 
 
 def test_a_rotation_that_fits_in_the_cache_is_said_to_be_warm() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.clock import Rotation, copies_for_cold
+from benchmarks.clock import Rotation, copies
 from yaie import dispatch
 from yaie.arena import Arena, Placement
 from yaie.compare import Receipt, Verdict, Written
@@ -90,9 +90,8 @@ class Inputs:
         if other.places != self._timed.places:
             raise ValueError(f"{case!r}: the shapes of its tensors depend on the seed")
         self._audit = replace(other, options=self._timed.options)
-        wanted = copies_for_cold(self.cost.bytes, cache_bytes)
         room = memory_bytes // max(self._timed.base.numel(), 1) - 2  # two contents lie there too
-        self._count = max(1, min(wanted, room, MOST_COPIES))
+        self._count = copies(self.cost.bytes, cache_bytes, min(room, MOST_COPIES))
         self._copies = [self._timed.base.clone() for _ in range(self._count)]
         self.calls = [self._bound(self._timed, copy) for copy in self._copies]
         self._answered = False

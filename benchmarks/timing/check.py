@@ -1,0 +1,253 @@
+"""The clock against two others: CUPTI's records of the same kernels, and nvbench.
+
+    python -m benchmarks.timing.check --json clock.json
+
+Ten kernels from about 5 µs to about 5 ms are timed as a benchmark times its rows. Then the same
+replays run under CUPTI (through torch's profiler), which stamps the start and the end of every
+kernel on the device: ``kernel`` is the time between the two, ``pitch`` what passes from one call to
+the next, which is what events around many calls can see. nvbench (the package cuda-bench), where it
+is there, times one call at a time with a flushed cache, and many calls at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import clock
+from benchmarks.clock import Allowance, Rotation, time_rotation
+from benchmarks.timing.gpu import Gpu
+
+AGREES = 0.02
+ALLOWANCE = Allowance(wanted=0.5, most=20.0)
+COPIES_MIB = (4, 16, 64, 256, 1024, 4096, 10240)
+MATRICES = (1024, 4096, 8192)
+PROFILED_SAMPLES = 5
+NVBENCH_TAGS = {
+    "nvbench_cold": "nv/cold/time/gpu/mean",
+    "nvbench_batch": "nv/batch/time/gpu/mean",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A kernel of torch, and the bytes that a call of it touches; ``make`` allocates one call."""
+
+    name: str
+    bytes: int
+    make: Callable[[], Callable[[], Any]]
+
+    def calls(self, cache_bytes: int) -> list[Callable[[], Any]]:
+        """A cold rotation."""
+        count = clock.copies(self.bytes, cache_bytes, 256)
+        return [self.make() for _ in range(count)]
+
+
+def subjects() -> list[Subject]:
+    """Copies of seven sizes, products of three."""
+    copies = [Subject(f"copy of {n} MiB", n << 21, lambda n=n: _copy(n << 18)) for n in COPIES_MIB]
+    return copies + [
+        Subject(f"bfloat16 product of {n}", 6 * n * n, lambda n=n: _product(n)) for n in MATRICES
+    ]
+
+
+def _copy(elements: int) -> Callable[[], Any]:
+    source = torch.randn(elements, device="cuda")
+    target = torch.empty_like(source)
+    return lambda: torch.neg(source, out=target)
+
+
+def _product(size: int) -> Callable[[], Any]:
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
+# CUPTI ---------------------------------------------------------------------------------------
+
+
+def profiled(sample: Callable[[], Any], calls: int) -> dict[str, float]:
+    """Seconds of a call by CUPTI, while ``sample`` makes so many: its kernels, and its pitch."""
+    from torch.profiler import ProfilerActivity, profile
+
+    kernels, pitches = [], []
+    for _ in range(PROFILED_SAMPLES):
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            sample()
+            torch.cuda.synchronize()
+        spans = device_spans(profiler)
+        if not spans:
+            return {}
+        kernels.append(sum(end - start for start, end in spans) / calls)
+        pitches.append(pitch(spans, calls))
+    return {"cupti_kernel": min(kernels), "cupti_pitch": min(pitches)}
+
+
+def pitch(spans: Sequence[tuple[float, float]], calls: int) -> float:
+    """Seconds from one call to the next. Where each call is one kernel, the end of the last, behind
+    which nothing waits, is left out."""
+    if len(spans) == calls > 1:
+        return (spans[-1][0] - spans[0][0]) / (calls - 1)
+    return (spans[-1][1] - spans[0][0]) / calls
+
+
+def device_spans(profiler: Any) -> list[tuple[float, float]]:
+    """Start and end of every kernel in seconds, in order; the clock's own spinning is none."""
+    found = []
+    for event in profiler.profiler.kineto_results.events():
+        on_device = event.device_type() == torch.autograd.DeviceType.CUDA
+        if on_device and "spin" not in event.name() and "Sync" not in event.name():
+            start = event.start_ns() * 1e-9
+            found.append((start, start + event.duration_ns() * 1e-9))
+    base = min((start for start, _ in found), default=0.0)
+    return sorted((start - base, end - base) for start, end in found)
+
+
+# nvbench -------------------------------------------------------------------------------------
+
+
+def nvbench(names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What nvbench measures, in a process of its own; nothing where it is not there."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "nvbench.json"
+        command = [sys.executable, "-m", "benchmarks.timing.check", "--nvbench", str(out)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode or not out.is_file():
+            print(f"nvbench: not measured: {done.stderr.strip().rpartition(chr(10))[2]}")
+            return {}
+        return dict(zip(names, read_nvbench(json.loads(out.read_text())), strict=True))
+
+
+def read_nvbench(report: Any) -> list[dict[str, float]]:
+    """The means of every state of nvbench's JSON file, in order."""
+    rows = []
+    for state in (s for b in report["benchmarks"] for s in b["states"]):
+        tags = {s["tag"]: s for s in state.get("summaries") or ()}
+        rows.append(
+            {
+                name: float(value["value"])
+                for name, tag in NVBENCH_TAGS.items()
+                if tag in tags
+                for value in tags[tag]["data"]
+                if value["name"] == "value"
+            }
+        )
+    return rows
+
+
+def run_nvbench(out: str) -> None:
+    """Be that process."""
+    import cuda.bench
+
+    cache = Gpu().cache_bytes
+    for subject in subjects():
+
+        def measure(state: Any, subject: Subject = subject) -> None:
+            rotation = itertools.cycle(subject.calls(cache))
+            stream = torch.cuda.ExternalStream(state.get_stream().addressof())
+
+            def launch(launch: Any) -> None:
+                with torch.cuda.stream(stream):
+                    next(rotation)()
+
+            torch.cuda.synchronize()
+            state.exec(launch)
+            torch.cuda.synchronize()
+
+        cuda.bench.register(measure).set_name(subject.name)
+    cuda.bench.run_all_benchmarks(["nvbench", "--devices", "0", "--json", out])
+
+
+# The table -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Line:
+    """Seconds of one kernel by every clock that there is."""
+
+    kernel: str
+    method: str
+    ours: float
+    spread: float
+    others: dict[str, float]
+
+    def off(self, other: str) -> float | None:
+        """By how much ours is longer, as a share."""
+        return self.ours / self.others[other] - 1 if other in self.others else None
+
+
+def measure() -> list[Line]:
+    """All kernels by all clocks."""
+    machine, lines = Gpu(), []
+    for subject in subjects():
+        calls = subject.calls(machine.cache_bytes)
+        timing = time_rotation(Rotation(calls, subject.bytes), machine, ALLOWANCE).timing
+        method = machine.method(calls, timing.seconds)
+        count = method.whole(timing.plan.calls)
+        others = profiled(lambda method=method, count=count: method.sample(count), count)
+        lines.append(
+            Line(subject.name, timing.method, timing.seconds, clock.spread(timing.samples), others)
+        )
+        del calls, method
+        torch.cuda.empty_cache()
+    theirs = nvbench([line.kernel for line in lines])
+    for line in lines:
+        line.others.update(theirs.get(line.kernel, {}))
+    return lines
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The lines as a Markdown table, in microseconds."""
+    names = ("cupti_kernel", "cupti_pitch", *NVBENCH_TAGS)
+    head = ["kernel", "way", "ours, µs", "±", *(n.replace("_", " ") for n in names), "off pitch"]
+    rows = [head, ["---"] * len(head)]
+    for line in lines:
+        others = [f"{line.others[n] * 1e6:.2f}" if n in line.others else "–" for n in names]
+        off = line.off("cupti_pitch")
+        said = "–" if off is None else f"{off:+.1%}"
+        ours = [f"{line.ours * 1e6:.2f}", f"{line.spread:.1%}"]
+        rows.append([line.kernel, line.method, *ours, *others, said])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0: every kernel agrees with CUPTI; 1: one does not; 3: there was nothing to compare with."""
+    cli = argparse.ArgumentParser(prog="python -m benchmarks.timing.check")
+    cli.add_argument("--json", type=Path, metavar="FILE", help="also write the lines here")
+    cli.add_argument("--nvbench", metavar="FILE", help=argparse.SUPPRESS)
+    args = cli.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("the clock is checked on a GPU, and there is none")
+        return 3
+    if args.nvbench:
+        run_nvbench(args.nvbench)
+        return 0
+    lines = measure()
+    print(table(lines))
+    if args.json:
+        gpu = torch.cuda.get_device_name()
+        found = {"gpu": gpu, "lines": [asdict(line) for line in lines]}
+        args.json.write_text(json.dumps(found, indent=1))
+    return verdict(lines)
+
+
+def verdict(lines: Sequence[Line]) -> int:
+    """The exit status."""
+    offs = [off for line in lines if (off := line.off("cupti_pitch")) is not None]
+    if len(offs) < len(lines):
+        return 3
+    return int(max(map(abs, offs)) > AGREES)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
