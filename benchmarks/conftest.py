@@ -27,6 +27,8 @@ from yaie.record import Recorder, new_run_id, provenance
 RECORDS = Path("reports/timings")
 BUDGETS = {"cpu": 150.0, "cuda": 420.0}
 """Seconds of a whole run, where --budget does not say."""
+HOST_MEMORY = 512 << 20
+"""Bytes of copies on a CPU: filling more would take longer than timing."""
 TIMING_SHARE = 0.4
 """Of the budget; the rest goes into inputs, judging and answers."""
 DONE = ("timed", "wrong", "invalid", "declined", "executor", "slow", "error", "crash")
@@ -220,7 +222,7 @@ def _machine(device: str) -> tuple[Machine, dict[str, float], int]:
 def _host_memory() -> int:
     """Bytes that copies of the arguments may take."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(free // 3, 8 << 30)
+    return min(free // 3, HOST_MEMORY)
 
 
 @pytest.fixture

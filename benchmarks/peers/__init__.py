@@ -4,6 +4,7 @@ Importing this package registers them (`python -m benchmarks` names it in YAIE_P
 is a peer too, and lives in yaie: for the movers it is index_copy_ and index_select.
 """
 
-from benchmarks.peers import torch_sdpa
+from benchmarks.peers import torch_flex, torch_sampling, torch_sdpa
 
-torch_sdpa.register()
+for _peer in (torch_sdpa, torch_flex, torch_sampling):
+    _peer.register()

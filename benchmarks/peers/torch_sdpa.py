@@ -1,194 +1,203 @@
-"""torch's scaled_dot_product_attention, one peer for each of its backends, as paged attention.
+"""torch's scaled_dot_product_attention, a peer for each of its backends, and the eager attention of
+transformers, which takes the same dense batches.
 
-SDPA knows no pages: each peer gathers the keys and values of sequences of equal lengths into one
-dense batch, which is part of its time, as it would be in an engine. The query heads of a KV head
-are rows of one product. The backends are called by their own names, for these return the
-log-sum-exp that the public function drops.
+The backends are called by their own names, for these return the log-sum-exp that the public
+function drops; the two that have none get it from a second product, which is part of their time.
+Where no mask is needed, the query heads of a KV head are rows of one product.
 """
 
 from __future__ import annotations
 
 import functools
-import math
+import importlib.util
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
+from benchmarks.peers.batches import WRAPPED, Attention, Group, lse_of
 from yaie import ops
 from yaie.compare import Contract
+from yaie.dispatch import Unsupported
 from yaie.op import Call, Kernel
 
 aten = torch.ops.aten
 
-Backend = Callable[[Tensor, Tensor, Tensor, "Tensor | None", float], tuple[Tensor, Tensor]]
-"""q [B,H,R,D], k and v [B,H,N,D], a bias [R,N] or None, the scale -> out, lse [B,H,R]."""
+Backend = Callable[[Tensor, Tensor, Tensor, "Tensor | None", bool, float], tuple[Tensor, Tensor]]
+"""q [B,H,R,D], k and v [B,Hk,N,D], a bias [R,N] or None, causal or not, the scale -> out, lse
+[B,H,R]. H is a multiple of Hk where it is causal, else the same."""
 
 
 def flash_cpu(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The flash kernel of the CPU."""
+    k, v = _repeated(q, k, v)
     out, lse = aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, False, attn_mask=bias, scale=scale
+        q, k, v, 0.0, causal, attn_mask=bias, scale=scale
     )
     return out, lse
 
 
 def flash(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """FlashAttention 2. It takes no bias: where one is needed, this backend declines."""
+    """FlashAttention 2. It takes no bias: where one is needed, it declines."""
     if bias is not None:
-        raise NotImplementedError("the flash backend of SDPA takes no mask")
-    out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, False, scale=scale)
+        raise Unsupported("the flash backend of SDPA takes no mask but the square causal one")
+    out, lse, *_ = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, scale=scale)
     return out, lse
 
 
 def efficient(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The memory-efficient kernel of xFormers; it pads the rows of lse."""
+    k, v = _repeated(q, k, v)
     if bias is not None:
-        bias = bias.expand(*q.shape[:2], *bias.shape)
+        bias = _aligned(bias).expand(*q.shape[:2], *bias.shape)
     out, lse, *_ = aten._scaled_dot_product_efficient_attention(
-        q, k, v, bias, True, 0.0, False, scale=scale
+        q, k, v, bias, True, 0.0, causal, scale=scale
     )
     return out, lse[..., : q.shape[2]]
 
 
 def cudnn(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
     """cuDNN's kernel."""
+    if bias is not None:
+        bias = _aligned(bias).expand(*q.shape[:2], *bias.shape)
     out, lse, *_ = aten._scaled_dot_product_cudnn_attention(
-        q, k, v, bias, True, 0.0, False, False, scale=scale
+        q, k, v, bias, True, 0.0, causal, False, scale=scale
     )
     return out, lse.reshape(q.shape[:3])
 
 
-def paged(
-    backend: Backend,
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    block_table: Tensor,
-    kv_lens: Tensor,
-    q_indptr: Tensor,
-    *,
-    causal: bool,
-    scale: float | None,
-    window: tuple[int, int],
-    softcap: float,
-    **unused: None,
+def _repeated(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values once for each query head."""
+    group = q.shape[1] // k.shape[1]
+    return k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+
+
+def _aligned(bias: Tensor) -> Tensor:
+    """The same bias with rows that start at multiples of 16 bytes."""
+    columns = bias.shape[1]
+    return torch.nn.functional.pad(bias, (0, -columns % 8))[:, :columns]
+
+
+def dense(
+    backend: Backend, q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention
 ) -> tuple[Tensor, Tensor]:
-    """Sequences of equal lengths together, each group through the backend."""
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    out = q.new_zeros(*q.shape[:2], v_cache.shape[-1])
-    lse = torch.full(q.shape[:2], -math.inf, dtype=torch.float32, device=q.device)
-    for (q_len, kv_len), batch in _alike(q_indptr.tolist(), kv_lens.tolist()).items():
-        if not q_len or not kv_len:
-            continue
-        starts = [start for _, start in batch]
-        rows = _rows(starts, q_len, q.device)  # [B,Lq]
-        pages = block_table[[b for b, _ in batch], : -(-kv_len // k_cache.shape[1])].long()
-        keys = k_cache[pages].flatten(1, 2)[:, :kv_len].transpose(1, 2)  # [B,Hk,N,D]
-        values = v_cache[pages].flatten(1, 2)[:, :kv_len].transpose(1, 2)
-        keep = _keep(q_len, kv_len, causal, window, q.device)
-        if keep is not None and not (seen := keep.any(0)).all():
-            # What no query keeps may hold anything, and 0 times NaN is NaN.
-            keep, keys, values = keep[:, seen], keys[:, :, seen], values[:, :, seen]
-        group = q.shape[1] // keys.shape[1]
-        queries = q[rows].unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4)  # [B,Hk,G,Lq,D]
-        bias = None
-        if keep is not None and not keep.all():
-            bias = torch.zeros(keep.shape, dtype=q.dtype, device=q.device)
-            bias = bias.masked_fill(~keep, -math.inf).repeat(group, 1)
-        o, s = backend(queries.flatten(2, 3), keys.contiguous(), values.contiguous(), bias, scale)
-        back = (len(batch), -1, group, q_len)
-        o = o.unflatten(2, (group, q_len)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # [B,Lq,Hq,Dv]
-        s = s.reshape(back).permute(0, 3, 1, 2).flatten(2, 3)
-        if keep is not None:
-            some = keep.any(1)
-            o = torch.where(some[:, None, None], o, 0)
-            s = torch.where(some[:, None], s, -math.inf)
-        out[rows], lse[rows] = o, s.float()
+    """A group through a backend: heads are heads under a causal mask, else rows."""
+    mask, heads = group.mask, q.shape[2] // k.shape[2]
+    k, v = k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
+    if mask.square:
+        out, lse = backend(q.transpose(1, 2), k, v, None, True, how.scale)
+        return out.transpose(1, 2), lse.transpose(1, 2)
+    q_len = q.shape[1]
+    rows = q.unflatten(2, (-1, heads)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B,Hk,G*Lq,D]
+    bias = None if mask.bias is None else mask.bias.repeat(heads, 1)
+    out, lse = backend(rows, k, v, bias, False, how.scale)
+    out = out.unflatten(2, (heads, q_len)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    lse = lse.unflatten(2, (heads, q_len)).permute(0, 3, 1, 2).flatten(2, 3)
     return out, lse
 
 
-def _alike(indptr: list[int], kv_lens: list[int]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """(q_len, kv_len) -> the sequences of these lengths, each with its first row."""
-    groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for b, kv_len in enumerate(kv_lens):
-        groups.setdefault((indptr[b + 1] - indptr[b], kv_len), []).append((b, indptr[b]))
-    return groups
+def math_backend(
+    q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention
+) -> tuple[Tensor, Tensor]:
+    """SDPA of plain operations, which returns no log-sum-exp."""
+    heads = (x.transpose(1, 2) for x in (q, k, v))
+    out, _ = aten._scaled_dot_product_attention_math(
+        *heads, group.mask.bias, scale=how.scale, enable_gqa=True
+    )
+    return out.transpose(1, 2), lse_of(q, k, group, how)
 
 
-def _rows(starts: list[int], q_len: int, device: torch.device) -> Tensor:
-    first = torch.tensor(starts, device=device)[:, None]
-    return first + torch.arange(q_len, device=device)
+def transformers_eager(
+    q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention
+) -> tuple[Tensor, Tensor]:
+    """The attention of transformers' Llama in plain PyTorch, which returns no log-sum-exp."""
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    module = SimpleNamespace(num_key_value_groups=q.shape[2] // k.shape[2], training=False)
+    heads = (x.transpose(1, 2) for x in (q, k, v))
+    out, _ = eager_attention_forward(module, *heads, group.mask.bias, how.scale)
+    return out, lse_of(q, k, group, how)
 
 
-def _keep(
-    q_len: int, kv_len: int, causal: bool, window: tuple[int, int], device: torch.device
-) -> Tensor | None:
-    """Which keys each query keeps [Lq,N], or None for all of them."""
-    left, right = window
-    right = 0 if causal else right
-    if (right < 0 or q_len == 1) and (left < 0 or left >= kv_len - 1):
-        return None
-    position = torch.arange(kv_len - q_len, kv_len, device=device)[:, None]
-    distance = torch.arange(kv_len, device=device) - position
-    keep = torch.ones(q_len, kv_len, dtype=torch.bool, device=device)
-    if right >= 0:
-        keep &= distance <= right
-    if left >= 0:
-        keep &= distance >= -left
-    return keep
+# Registration --------------------------------------------------------------------------------
 
-
-def _serves(call: Call, dtypes: tuple[torch.dtype, ...], widest: int) -> str | None:
-    if call.options["softcap"]:
-        return "SDPA has no softcap"
-    others = {n for n, v in {**call.args, **call.options}.items() if v is not None} - KNOWN
-    if others:
-        return f"SDPA has no {min(others)}"
-    if call.dtype not in dtypes:
-        return f"{call.dtype} is not served by this backend"
-    if call.axes["D"] != call.axes["Dv"]:
-        return "D and Dv differ"
-    if call.axes["D"] % 8 or call.axes["D"] > widest:
-        return f"D is {call.axes['D']}, serves multiples of 8 up to {widest}"
-    return None
-
-
-TENSORS = {"q", "k_cache", "v_cache", "block_table", "kv_lens", "q_indptr"}
-KNOWN = TENSORS | {"causal", "scale", "window", "softcap"}
 HALF = (torch.float16, torch.bfloat16)
 ALL = (*HALF, torch.float32)
 ON_CPU = Contract(p_rounded=True)
 ON_TENSOR_CORES = Contract(p_rounded=True, accumulator="tensor_core")
+OPTIONS = {"causal", "scale", "window", "softcap"}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a backend serves."""
+
+    dtypes: tuple[torch.dtype, ...] = HALF
+    widest: int = 256
+    multiple: int = 8
+
+    def declines(self, call: Call) -> str | None:
+        """None for a call that it serves, else the reason."""
+        if call.options["softcap"]:
+            return "this attention has no softcap"
+        if others := further(call):
+            return f"this attention has no {min(others)}"
+        if call.dtype not in self.dtypes:
+            return f"{call.dtype} is not served by this backend"
+        if call.axes["D"] != call.axes["Dv"]:
+            return "D and Dv differ"
+        if call.axes["D"] % self.multiple or call.axes["D"] > self.widest:
+            return f"D is {call.axes['D']}, serves multiples of {self.multiple} to {self.widest}"
+        return None
+
+
+def further(call: Call) -> set[str]:
+    """Arguments that were given and that no peer knows."""
+    given = {n for n, v in {**call.args, **call.options}.items() if v is not None}
+    known = {p.name for p in ops.get(call.op).signature.params if not p.optional}
+    return given - known - OPTIONS
+
+
+def register_dense(
+    name: str,
+    run: Callable[..., tuple[Tensor, Tensor]],
+    device: str,
+    limits: Limits,
+    contract: Contract,
+) -> None:
+    """A kernel of a dense attention for each op that it can stand in for."""
+    for op, wrap in WRAPPED.items():
+        kernel = Kernel(
+            op,
+            name,
+            functools.partial(wrap, run),
+            device=device,
+            contract=contract,
+            preference=-1,
+            supports=limits.declines,
+        )
+        ops.get(op).register(kernel)
 
 
 def register() -> None:
     """Register a kernel for each backend."""
-    backends: dict[str, tuple[Backend, str, tuple[torch.dtype, ...], Contract]] = {
-        "torch.sdpa_cpu": (flash_cpu, "cpu", ALL, ON_CPU),
-        "torch.sdpa_flash": (flash, "cuda", HALF, ON_TENSOR_CORES),
-        "torch.sdpa_efficient": (efficient, "cuda", HALF, ON_TENSOR_CORES),
-        "torch.sdpa_cudnn": (cudnn, "cuda", HALF, ON_TENSOR_CORES),
-    }
-    for name, (backend, device, dtypes, contract) in backends.items():
-        run: Any = functools.partial(paged, backend)
-        supports = functools.partial(_serves, dtypes=dtypes, widest=256)
-        kernel = Kernel(
-            "paged_attention",
-            name,
-            run,
-            device=device,
-            contract=contract,
-            preference=-1,
-            supports=supports,
-        )
-        ops.get("paged_attention").register(kernel)
+    cpu = Limits(ALL)
+    register_dense("torch.sdpa_cpu", functools.partial(dense, flash_cpu), "cpu", cpu, ON_CPU)
+    for name, backend in {"flash": flash, "efficient": efficient, "cudnn": cudnn}.items():
+        run = functools.partial(dense, backend)
+        register_dense(f"torch.sdpa_{name}", run, "cuda", Limits(), ON_TENSOR_CORES)
+    plain = Limits(ALL, widest=1 << 16, multiple=1)
+    loose = Contract(p_rounded=True, accumulator="tensor_core")
+    register_dense("torch.sdpa_math", math_backend, "any", plain, loose)
+    if importlib.util.find_spec("transformers"):
+        register_dense("transformers.eager", transformers_eager, "any", plain, loose)

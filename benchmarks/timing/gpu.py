@@ -136,7 +136,8 @@ class Graph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._calls[0]()  # loads the kernel, sets its attributes
+            for call in self._calls:  # loads the kernel; peers make their plans for each copy
+                call()
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         results: list[Any] = []

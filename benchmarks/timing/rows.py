@@ -31,6 +31,7 @@ from benchmarks.timing.serving import Workload
 from yaie.arena import Arena
 from yaie.check import Judge
 from yaie.compare import Verdict
+from yaie.dispatch import Unsupported
 from yaie.fill import Fill
 from yaie.op import Kernel, Op
 
@@ -41,8 +42,10 @@ EXTENSIVE = frozenset("TPLMNBWK")
 """Fields of a Case that count tokens, pages, layers, pairs, rows: those shrink, shapes do not."""
 SHAPES = frozenset({"page", "window"})
 """Fields that hold several numbers, but not one for each sequence."""
-ROLES = {"cuda": "kernel", "simt": "executor", "reference": "reference"}
+ROLES = {"cuda": "kernel", "host": "kernel", "simt": "executor", "reference": "reference"}
 EXECUTOR = "judged only: the SIMT executor stands for a GPU, its time means nothing"
+DECLINED = f"{Unsupported.__name__}: "
+"""What the judge says of a kernel that declines once it sees the data: its reason follows."""
 UNSTEADY = 0.05
 """Half the 95 % interval of a row's median, as a share of it, from which the row is flagged."""
 
@@ -62,7 +65,7 @@ class Row:
 
     @property
     def role(self) -> str:
-        """kernel (ours, on hardware), executor, reference, or peer."""
+        """kernel (ours, on hardware or in its host's memory), executor, reference, or peer."""
         return ROLES.get(self.kernel.name.partition(".")[0], "peer")
 
     @property
@@ -168,6 +171,8 @@ class Session:
             facts["used"] = verdict.receipt.used
         if verdict.status == "unsupported":
             return Outcome("declined", verdict.reason or "", facts=facts)
+        if not verdict.ok and (verdict.reason or "").startswith(DECLINED):
+            return Outcome("declined", (verdict.reason or "").removeprefix(DECLINED), facts=facts)
         if not verdict.ok:
             return Outcome("wrong", f"{verdict.check}: {verdict.reason}", facts=facts)
         if row.role == "executor":
@@ -191,6 +196,8 @@ class Session:
             audited = time_rotation(inputs.rotation(row.kernel), self.machine, self._allowance())
         except TooSlow as error:
             return Outcome("slow", str(error), facts=facts)
+        except Unsupported as error:
+            return Outcome("declined", str(error), facts=facts)
         except Exception as error:
             return Outcome("error", f"{type(error).__name__}: {error}", facts=facts)
         return self._believed(row, inputs, audited, facts)
@@ -201,6 +208,8 @@ class Session:
         """The outcome after the audit: what was timed must be right, and possible."""
         timing = audited.timing
         verdict = inputs.audit(row.kernel, audited.results)
+        if not verdict.ok and (verdict.reason or "").startswith(DECLINED):
+            return Outcome("declined", (verdict.reason or "").removeprefix(DECLINED), facts=facts)
         if not verdict.ok:
             return Outcome("wrong", f"{verdict.check}: {verdict.reason}", facts=facts)
         limit = self.peaks.limit(inputs.cost, row.workload.case.dtype, timing.cold)

@@ -1,0 +1,248 @@
+"""Packed sequences as the dense batches that other packages' attention takes.
+
+What an engine knows on the host (lengths, which rows are whose, masks) is the *plan* of a batch.
+It is made once for each tensor of lengths, and again when that tensor is written to, as an engine
+makes it once a step for all layers. What depends on the device's data alone, such as gathering
+pages, is part of a peer's time.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The options of a call that a backend must honour."""
+
+    causal: bool
+    scale: float
+    window: tuple[int, int]
+    softcap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """The keys of a sequence that some query keeps; ``keep`` [Lq,N] which of them each query keeps,
+    None for all; ``bias``: the same as numbers to add; ``some`` [Lq]: which queries keep any, None
+    for all; ``first``: the position of the first query, counted from the first of the keys;
+    ``square``: it is the causal mask of as many queries as keys."""
+
+    keys: range
+    keep: Tensor | None = None
+    bias: Tensor | None = None
+    some: Tensor | None = None
+    first: int = 0
+    square: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Sequences of equal lengths: the rows of q that each has [B,Lq], their numbers [B], the mask
+    that they share."""
+
+    rows: Tensor
+    sequences: Tensor
+    mask: Mask
+
+
+class Memo:
+    """Remembers what was made of a tensor until it is written to or gone."""
+
+    def __init__(self) -> None:
+        self._known: Any = WeakTensorKeyDictionary()
+
+    def __call__(self, tensor: Tensor, what: Hashable, make: Callable[[], Any]) -> Any:
+        version, made = self._known.get(tensor, (None, {}))
+        if version != tensor._version:
+            version, made = tensor._version, {}
+            self._known[tensor] = version, made
+        if what not in made:
+            made[what] = make()
+        return made[what]
+
+
+MEMO = Memo()
+
+
+def plan(q_indptr: Tensor, kv_lens: Tensor, how: Attention, dtype: torch.dtype) -> list[Group]:
+    """The groups of a batch."""
+    lengths = MEMO(kv_lens, "list", kv_lens.tolist)
+    what = (tuple(lengths), how, dtype)
+    return MEMO(q_indptr, what, lambda: _groups(q_indptr, lengths, how, dtype))
+
+
+def _groups(
+    q_indptr: Tensor, kv_lens: list[int], how: Attention, dtype: torch.dtype
+) -> list[Group]:
+    ends = q_indptr.tolist()
+    alike: dict[tuple[int, int], list[int]] = {}
+    for b, kv_len in enumerate(kv_lens):
+        alike.setdefault((ends[b + 1] - ends[b], kv_len), []).append(b)
+    return [
+        _group(q_len, kv_len, batch, ends, how, dtype, q_indptr.device)
+        for (q_len, kv_len), batch in alike.items()
+        if q_len and kv_len
+    ]
+
+
+def _group(
+    q_len: int,
+    kv_len: int,
+    batch: list[int],
+    ends: list[int],
+    how: Attention,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Group:
+    starts = torch.tensor([ends[b] for b in batch], device=device)
+    rows = starts[:, None] + torch.arange(q_len, device=device)
+    mask = masked(q_len, kv_len, how, dtype, device)
+    return Group(rows, torch.tensor(batch, device=device), mask)
+
+
+@functools.lru_cache(maxsize=8)
+def masked(
+    q_len: int, kv_len: int, how: Attention, dtype: torch.dtype, device: torch.device
+) -> Mask:
+    """The mask of a sequence of these lengths."""
+    keep = keep_mask(q_len, kv_len, how, device)
+    if keep is None:
+        return Mask(range(kv_len))
+    seen = keep.any(0).nonzero()[:, 0].tolist() or [0]
+    # What no query keeps may hold anything, and 0 times NaN is NaN.
+    keys = range(seen[0], seen[-1] + 1)
+    keep = keep[:, keys.start : keys.stop]
+    some = None if bool(keep.any(1).all()) else keep.any(1)
+    if bool(keep.all()):
+        return Mask(keys)
+    square = how.causal and q_len == kv_len and not 0 <= how.window[0] < kv_len - 1
+    bias = torch.zeros(keep.shape, dtype=dtype, device=device).masked_fill(~keep, -math.inf)
+    return Mask(keys, keep, bias, some, kv_len - q_len - keys.start, square)
+
+
+def keep_mask(q_len: int, kv_len: int, how: Attention, device: torch.device) -> Tensor | None:
+    """Which keys each query keeps [Lq,N], or None for all of them."""
+    left, right = how.window
+    right = 0 if how.causal else right
+    if (right < 0 or q_len == 1) and (left < 0 or left >= kv_len - 1):
+        return None
+    position = torch.arange(kv_len - q_len, kv_len, device=device)[:, None]
+    distance = torch.arange(kv_len, device=device) - position
+    keep = torch.ones(q_len, kv_len, dtype=torch.bool, device=device)
+    if right >= 0:
+        keep &= distance <= right
+    if left >= 0:
+        keep &= distance >= -left
+    return keep
+
+
+Dense = Callable[[Tensor, Tensor, Tensor, Group, Attention], tuple[Tensor, Tensor]]
+"""q [B,Lq,Hq,D], k [B,N,Hk,D] and v [B,N,Hk,Dv] of a group -> out [B,Lq,Hq,Dv], lse [B,Lq,Hq]."""
+
+
+def run(
+    dense: Dense,
+    gather: Callable[[Group], tuple[Tensor, Tensor]],
+    q: Tensor,
+    width: int,
+    groups: list[Group],
+    how: Attention,
+) -> tuple[Tensor, Tensor]:
+    """Each group through a dense backend; rows that keep no key are 0, with a lse of -inf."""
+    out = q.new_zeros(*q.shape[:2], width)
+    lse = torch.full(q.shape[:2], -math.inf, dtype=torch.float32, device=q.device)
+    for group in groups:
+        o, s = dense(q[group.rows], *gather(group), group, how)
+        if group.mask.some is not None:
+            o = torch.where(group.mask.some[:, None, None], o, 0)
+            s = torch.where(group.mask.some[:, None], s, -math.inf)
+        out[group.rows], lse[group.rows] = o, s.float()
+    return out, lse
+
+
+def paged(
+    dense: Dense,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    kv_lens: Tensor,
+    q_indptr: Tensor,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """``paged_attention`` by a dense backend: pages are gathered first."""
+    how = attention(q, **options)
+    size = k_cache.shape[1]
+
+    def gather(group: Group) -> tuple[Tensor, Tensor]:
+        first, last = group.mask.keys.start // size, -(-group.mask.keys.stop // size)
+        pages = block_table[group.sequences, first:last].long()
+        inside = slice(group.mask.keys.start - first * size, group.mask.keys.stop - first * size)
+        return tuple(c[pages].flatten(1, 2)[:, inside] for c in (k_cache, v_cache))
+
+    groups = plan(q_indptr, kv_lens, how, q.dtype)
+    return run(dense, gather, q, v_cache.shape[-1], groups, how)
+
+
+def varlen(
+    dense: Dense,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    q_indptr: Tensor,
+    kv_indptr: Tensor,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """``varlen_attention`` by a dense backend: the keys of a group are stacked first."""
+    how = attention(q, **options)
+    ends = MEMO(kv_indptr, "list", kv_indptr.tolist)
+    kv_lens = MEMO(kv_indptr, "lengths", kv_indptr.diff)
+    groups = plan(q_indptr, kv_lens, how, q.dtype)
+
+    def places(group: Group) -> Tensor:
+        firsts = [ends[b] for b in group.sequences.tolist()]
+        span = torch.arange(group.mask.keys.start, group.mask.keys.stop, device=q.device)
+        return torch.tensor(firsts, device=q.device)[:, None] + span
+
+    def gather(group: Group) -> tuple[Tensor, Tensor]:
+        rows = MEMO(group.rows, (tuple(ends), "keys"), lambda: places(group))
+        return k[rows], v[rows]
+
+    return run(dense, gather, q, v.shape[-1], groups, how)
+
+
+def attention(
+    q: Tensor,
+    *,
+    causal: bool,
+    scale: float | None,
+    window: tuple[int, int],
+    softcap: float,
+    alibi: None = None,
+) -> Attention:
+    """The options of the ops, as a record."""
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    return Attention(causal, scale, tuple(window), softcap)
+
+
+def lse_of(q: Tensor, k: Tensor, group: Group, how: Attention) -> Tensor:
+    """The log-sum-exp [B,Lq,Hq] for backends that return none, by a product of its own."""
+    heads = q.shape[2] // k.shape[2]
+    grouped = q.float().unflatten(2, (-1, heads)).permute(0, 2, 3, 1, 4)  # [B,Hk,G,Lq,D]
+    keys = k.float().permute(0, 2, 3, 1)[:, :, None]  # [B,Hk,1,D,N]
+    score = grouped @ keys * how.scale
+    if group.mask.bias is not None:
+        score = score + group.mask.bias.float()
+    return score.logsumexp(-1).permute(0, 3, 1, 2).flatten(2)
+
+
+WRAPPED = {"paged_attention": paged, "varlen_attention": varlen}

@@ -1,0 +1,112 @@
+"""Peers are right where they serve, and say so where they do not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import peers
+from benchmarks.peers.batches import Attention, Memo, keep_mask, masked
+from yaie import ops
+from yaie.check import Judge
+
+ROOT = Path(__file__).resolve().parents[1]
+CPU = torch.device("cpu")
+PAGED = "paged_attention.Case(q_lens=({}), kv_lens=({}), S=4, Hk=2, G=2, D=16, Dv=16{})"
+VARLEN = "varlen_attention.Case(q_lens=({}), kv_lens=({}), Hk=2, G=2, D=16, Dv=16{})"
+BATCHES = [
+    ("1, 1, 1", "40, 33, 40", ""),
+    ("9, 9", "9, 9", ""),
+    ("5, 1, 0", "21, 7, 3", ""),
+    ("5, 2", "3, 40", ", window=(6, 0)"),
+    ("1, 3", "0, 3", ", causal=False, dtype='float32'"),
+]
+DENSE = ("torch.sdpa_cpu", "torch.sdpa_math", "transformers.eager")
+
+
+@pytest.fixture(scope="module")
+def judge() -> Iterator[Judge]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with Judge({"YAIE_PLUGINS": peers.__name__, "PYTHONPATH": path}, timeout=60) as judge:
+        yield judge
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize("case", [c.format(*b) for c in (PAGED, VARLEN) for b in BATCHES])
+def test_dense_attention_stands_in_for_packed_and_paged(judge: Judge, name: str, case: str) -> None:
+    op = ops.get(case.partition(".")[0])
+    drawn = op.parse_case(case)
+    if name == "torch.sdpa_cpu":  # its log-sum-exp is out of budget in half precision: a finding
+        drawn = replace(drawn, dtype="float32")
+    verdict = judge.judge(op, op.kernels[name], drawn)
+    assert verdict.status == "pass", verdict.reason
+
+
+def test_what_dense_attention_cannot_do_it_declines(judge: Judge) -> None:
+    op = ops.get("paged_attention")
+    case = op.parse_case(PAGED.format("1,", "5,", ", softcap=30.0"))
+    verdict = judge.judge(op, op.kernels["torch.sdpa_math"], case)
+    assert ("unsupported", "this attention has no softcap") == (verdict.status, verdict.reason)
+
+
+@pytest.mark.parametrize(
+    ("op", "kernel", "case"),
+    [
+        ("greedy", "torch.argmax", "greedy.Case(B=3, V=999)"),
+        (
+            "filter_tokens",
+            "torch.topk",
+            "filter_tokens.Case(B=3, V=4000, temperature=0.7, top_k=50, top_p=0.9)",
+        ),
+    ],
+)
+def test_sampling_of_torch(judge: Judge, op: str, kernel: str, case: str) -> None:
+    verdict = judge.judge(ops.get(op), ops.get(op).kernels[kernel], ops.get(op).parse_case(case))
+    assert verdict.status == "pass", verdict.reason
+
+
+def test_numbers_of_another_generator_are_a_finding(judge: Judge) -> None:
+    op = ops.get("draw_tokens")
+    verdict = judge.judge(op, op.kernels["torch.multinomial"], op.parse_case("Case(B=64, V=4000)"))
+    assert verdict.status == "fail"
+
+
+# Plans ---------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_made_once_and_again_once_its_lengths_are_written() -> None:
+    memo, made = Memo(), []
+    lengths = torch.tensor([1, 2])
+
+    def make() -> int:
+        made.append(1)
+        return len(made)
+
+    assert (1, 1) == (memo(lengths, "a", make), memo(lengths, "a", make))
+    assert 2 == memo(lengths, "b", make)
+    lengths[0] = 3
+    assert 3 == memo(lengths, "a", make)
+    assert 4 == memo(torch.tensor([1, 2]), "a", make)
+
+
+def test_a_mask_holds_the_keys_that_some_query_keeps() -> None:
+    how = Attention(True, 1.0, (2, 0), 0.0)
+    mask = masked(2, 8, how, torch.float32, CPU)
+    assert (range(4, 8), 2, False) == (mask.keys, mask.first, mask.square)
+    assert [[1, 1, 1, 0], [0, 1, 1, 1]] == mask.keep.int().tolist()
+    square = masked(3, 3, Attention(True, 1.0, (-1, -1), 0.0), torch.float32, CPU)
+    assert square.square and square.some is None
+    assert keep_mask(1, 9, Attention(True, 1.0, (-1, -1), 0.0), CPU) is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["torch.sdpa_flash", "torch.sdpa_cudnn", "torch.sdpa_efficient"])
+def test_backends_of_the_gpu(judge: Judge, name: str) -> None:
+    op = ops.get("paged_attention")
+    case = PAGED.replace("16", "64").format("9, 9", "9, 9", ", dtype='bfloat16'")
+    assert judge.judge(op, op.kernels[name], op.parse_case(case)).status == "pass"
