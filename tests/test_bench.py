@@ -519,3 +519,15 @@ def test_every_op_kernel_and_workload_is_a_row() -> None:
     places = [(r.op.name, r.workload.name) for r in quick]
     changes = sum(a != b for a, b in itertools.pairwise(places))
     assert len(set(places)) == changes + 1  # the rows of one workload follow each other
+
+
+def test_shapes_that_depend_on_the_seed_are_audited_on_the_timed_contents() -> None:
+    (name, case), *_ = ops.get("match_tree").workloads.items()
+    op = ops.get("match_tree")
+    inputs = Inputs(op, replace(case, requests=8, length=64, walks=4), "cpu", 1 << 12, 1 << 26)
+    rotation = inputs.rotation(eager("match_tree"))
+    rotation.load()
+    results = [r if isinstance(r, tuple) else (r,) for r in (call() for call in rotation.calls)]
+    verdict = inputs.audit(eager("match_tree"), results)
+    assert verdict.ok, verdict.reason
+    assert inputs.fresh or "shapes vary by seed" in verdict.reason

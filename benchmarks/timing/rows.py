@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from benchmarks.clock import (
     Allowance,
     Audited,
@@ -187,7 +189,10 @@ class Session:
         return self._verdicts[key]
 
     def _timed(self, row: Row, facts: dict[str, Any], announce: Callable[[], None]) -> Outcome:
-        inputs = self._inputs_of(row)
+        try:
+            inputs = self._inputs_of(row)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            return Outcome("slow", f"its inputs do not fit into memory: {error}", facts=facts)
         reason = row.kernel.declines(inputs.call)
         if reason is not None:
             return Outcome("declined", reason, facts=facts)
