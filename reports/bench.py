@@ -45,6 +45,7 @@ class Page:
     worst: pd.DataFrame
     families: pd.DataFrame
     untimed: pd.DataFrame
+    conformance: pd.DataFrame
     served: list[timings.Served]
     trend: pd.DataFrame
     peaks: Mapping[str, Any] | None
@@ -67,6 +68,7 @@ def make(records: Records, past: pd.DataFrame | None = None) -> Page:
         worst=timings.worst_first(rows),
         families=timings.families(rows),
         untimed=timings.untimed(rows),
+        conformance=timings.conformance(rows),
         served=timings.served(rows),
         trend=trend,
         peaks=peaks,
@@ -111,6 +113,7 @@ def _context(page: Page) -> dict[str, Any]:
         "worst": build.rows(page.worst),
         "families": build.rows(page.families),
         "untimed": build.rows(page.untimed),
+        "conformance": build.rows(page.conformance),
         "served": page.served,
         "engine": page.engine,
         "trend": build.rows(page.trend),
@@ -127,7 +130,7 @@ def _context(page: Page) -> dict[str, Any]:
             "ops": timed["op"].nunique(),
             "failed": int(page.rows["status"].isin(timings.FAILED).sum()),
             "unsteady": int(timed["unsteady"].sum()) if len(timed) else 0,
-            "ratio": timings.geometric_mean(timed.loc[timed["role"] == timings.OURS, "ratio"]),
+            "ratio": timings.of_best(page.rows),
             "best": build.rows(best)[0] if len(best) else None,
         },
     }

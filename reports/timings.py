@@ -25,6 +25,8 @@ OURS = "kernel"
 RATIO_COLUMNS = ("peer", "peer_seconds", "ratio", "of_limit", "rate", "flop_rate", "intensity")
 UNSTEADY_SHARE = 0.2
 """Share of flagged rows from which the whole run is not to be trusted."""
+COMPARED = "the timed outputs are those of the reference"
+"""How the record of a row begins whose outputs were compared."""
 SKIPPED_SHARE = 0.5
 THROTTLES = {
     0x4: "power cap",
@@ -163,6 +165,38 @@ def geometric_mean(values: pd.Series) -> float:
     return float(np.exp(np.log(known).mean())) if len(known) else float("nan")
 
 
+def of_best(table: pd.DataFrame) -> float:
+    """Geometric mean over the workloads of our fastest kernel's time over the best peer's."""
+    ours = table[(table["status"] == "timed") & (table["role"] == OURS)]
+    return geometric_mean(ours.groupby(PLACE)["ratio"].min()) if len(ours) else float("nan")
+
+
+def conformance(table: pd.DataFrame) -> pd.DataFrame:
+    """One line for each op and kernel: how many Cases were judged before timing, how many of them
+    passed, the largest share of the error budget that was used, and how many rows had their timed
+    outputs compared with the reference, or with each other alone."""
+    columns = ["op", "kernel", "role", "cases", "passed", "used", "compared", "repeated", "failed"]
+    known = table[~table["judged"].fillna("").isin(("", "unsupported"))]
+    lines = []
+    for (op, kernel, role), part in known.groupby(["op", "kernel", "role"], sort=True):
+        cases = part.drop_duplicates("judged_case")
+        compared = part["audit"].fillna("").str.startswith(COMPARED)
+        lines.append(
+            {
+                "op": op,
+                "kernel": kernel,
+                "role": role,
+                "cases": len(cases),
+                "passed": int((cases["judged"] == "pass").sum()),
+                "used": cases["used"].max(),
+                "compared": int(compared.sum()),
+                "repeated": int((part["audit"].fillna("").ne("") & ~compared).sum()),
+                "failed": int(part["status"].isin(FAILED).sum()),
+            }
+        )
+    return pd.DataFrame(lines, columns=columns)
+
+
 def served(table: pd.DataFrame) -> list[Served]:
     """The served time of each mix: the sum over its workloads of times run and best time."""
     mixes = sorted({mix for weights in table.get("weights", ()) for mix in weights})
@@ -250,8 +284,8 @@ def _counted(table: pd.DataFrame) -> str:
     names = (
         f"{_count(timed['kernel'].nunique(), 'kernel')} of {_count(timed['op'].nunique(), 'op')}"
     )
-    ours = geometric_mean(timed.loc[timed["role"] == OURS, "ratio"])
-    versus = f" Against the best peer: {ours:.2f} of its time." if ours == ours else ""
+    ours = of_best(table)
+    versus = f" Our best kernels take {ours:.2f} of the best peer's time." if ours == ours else ""
     return f"{_count(len(timed), 'time')} of {names}, of {_count(len(table), 'row')}.{versus}"
 
 

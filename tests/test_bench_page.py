@@ -313,6 +313,29 @@ def test_geometric_means_leave_out_what_is_not_there() -> None:
     assert math.isnan(timings.geometric_mean(pd.Series([], dtype="float64")))
 
 
+def test_the_summary_counts_our_best_kernel_of_each_workload(tmp_path: Path) -> None:
+    lines = made.timing(2e-5), made.timing(8e-5, kernel="cuda.naive"), peer(4e-5)
+    other = {"workload": "other"}
+    found = table(tmp_path, *lines, made.timing(8e-5, **other), peer(1e-5, **other))
+    assert 2.0 == pytest.approx(timings.of_best(found))
+
+
+def test_conformance_counts_what_was_judged_and_what_was_compared(tmp_path: Path) -> None:
+    found = table(
+        tmp_path,
+        made.timing(),
+        made.timing(workload="other", used=0.7, judged_case="append_kv.Case(T=1)"),
+        made.timing(workload="large", audit="too large for the reference: they agree"),
+        made.untimed("wrong", workload="third", judged_case="append_kv.Case(T=2)"),
+        made.untimed("declined", kernel="cuda.never"),
+    )
+    (line,) = timings.conformance(found).to_dict("records")
+    assert ("append_kv", "cuda.vec", 3, 2) == tuple(
+        line[k] for k in ("op", "kernel", "cases", "passed")
+    )
+    assert (0.7, 2, 1, 1) == tuple(line[k] for k in ("used", "compared", "repeated", "failed"))
+
+
 # In a browser --------------------------------------------------------------------------------
 
 DRIVER = """

@@ -60,6 +60,7 @@ def timing(seconds: float = 1e-5, **changes: Any) -> dict[str, Any]:
         "bytes": 2_098_176,
         "flops": 0,
         "judged": "pass",
+        "used": 0.42,
         "judged_case": "append_kv.Case(T=64)",
         "audit": "the timed outputs are those of the reference",
         "limit": 2_098_176 / 4.6e12,
@@ -85,9 +86,10 @@ def timing(seconds: float = 1e-5, **changes: Any) -> dict[str, Any]:
 
 def untimed(status: str, reason: str = "why", **changes: Any) -> dict[str, Any]:
     line = timing(**changes)
-    for name in ("seconds", "samples", "best", "mean", "spread", "method", "fresh"):
+    for name in ("seconds", "samples", "best", "mean", "spread", "method", "fresh", "audit"):
         line.pop(name)
-    return line | {"status": status, "reason": reason}
+    judged = {"declined": "unsupported", "wrong": "fail"}.get(status, "pass")
+    return line | {"status": status, "reason": reason, "judged": judged} | changes
 
 
 def write(folder: Path, *lines: Any, run: str = "b1", first: Any = None) -> Path:
