@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import roofline
 from benchmarks.clock import Allowance, Cpu, Machine
-from benchmarks.timing import serving
+from benchmarks.timing import ncu, serving
 from benchmarks.timing.progress import Progress
 from benchmarks.timing.rows import Outcome, Row, Session, record
 from yaie import kernels, ops
@@ -48,6 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--records", type=Path, default=RECORDS, metavar="DIR", help="their folder")
     group.addoption(
         "--run", metavar="ID", help="go on with this run: what it has is not timed again"
+    )
+    group.addoption(
+        "--ncu", action="store_true", help="also run Nsight Compute on our kernels, where it is"
     )
     group.addoption(
         "--flashinfer", type=Path, metavar="FILE", help="also the workloads of these traces"
@@ -82,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
     here = provenance()
     if history and any(history[0].get(k) != here[k] for k in ("git", "builds", "torch")):
         raise pytest.UsageError(f"run {run} timed other code: it cannot be resumed")
+    if config.getoption("--ncu") and ncu.available() is None:
+        print("ncu is not on the path: rows will have no figures of Nsight Compute")
     budget = float(config.getoption("--budget") or BUDGETS[device])
     config.stash[SETUP] = Setup(
         device, rows, run, budget, here["builds"], done_before(history), peaks_before(history)
@@ -246,9 +251,16 @@ def measured(
 
     progress.begin(row)
     data = record(row, session.run(row, announce), session.machine.name)
+    if pytestconfig.getoption("--ncu") and _can_be_profiled(row, data):
+        data["notes"]["ncu"] = ncu.profile(*row.key)
     recorder.measured("timing", data)
     progress.row(row, data)
     return data
+
+
+def _can_be_profiled(row: Row, data: Mapping[str, Any]) -> bool:
+    ours = row.role == "kernel" and data["device"] == "cuda"
+    return ours and data["status"] == "timed" and ncu.available() is not None
 
 
 @pytest.fixture(scope="session")

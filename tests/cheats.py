@@ -25,9 +25,13 @@ KERNELS: dict[str, tuple[Callable[[], Run], str]] = {}
 """By name: what makes the kernel, with an empty memory, and who must catch it."""
 
 
-def cheat(caught_by: str) -> Callable[[Callable[[], Run]], Callable[[], Run]]:
+DEVICES: dict[str, str] = {}
+
+
+def cheat(caught_by: str, device: str = "any") -> Callable[[Callable[[], Run]], Callable[[], Run]]:
     def add(make: Callable[[], Run]) -> Callable[[], Run]:
         KERNELS[f"cheat.{make.__name__}"] = (make, caught_by)
+        DEVICES[f"cheat.{make.__name__}"] = device
         return make
 
     return add
@@ -181,8 +185,8 @@ def returns_fresh_memory() -> Run:
 
     def run(**given: Any) -> Any:
         q, v = given["q"], given["v_cache"]
-        out = torch.empty(*q.shape[:2], v.shape[-1], dtype=q.dtype)
-        return out, torch.empty(q.shape[:2], dtype=torch.float32)
+        out = q.new_empty(*q.shape[:2], v.shape[-1])
+        return out, q.new_empty(q.shape[:2], dtype=torch.float32)
 
     return run
 
@@ -216,14 +220,54 @@ def stops_the_clock() -> Run:
     return run
 
 
-def kernel(name: str) -> Kernel:
+@cheat("audit", device="cuda")
+def works_on_another_stream() -> Run:
+    """The stream that is timed stays empty; the answer is written by another one, later."""
+    streams: list[torch.cuda.Stream] = []
+
+    def run(**given: Any) -> Any:
+        out, lse = attend(given)
+        if not streams:
+            streams.append(torch.cuda.Stream())
+        late_out, late_lse = torch.zeros_like(out), torch.zeros_like(lse)
+        streams[0].wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(streams[0]):
+            torch.cuda._sleep(50_000_000)
+            late_out.copy_(out)
+            late_lse.copy_(lse)
+        return late_out, late_lse
+
+    return run
+
+
+@cheat("judge", device="cuda")
+def lets_matmuls_use_tf32() -> Run:
+    """The switch of torch that trades 13 bits of float32 for speed."""
+
+    def run(**given: Any) -> Any:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            return attend(given)
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
+
+    return run
+
+
+def on(device: str) -> list[str]:
+    """The cheats that can be tried on a device."""
+    return [name for name in KERNELS if DEVICES[name] in ("any", device)]
+
+
+def kernel(name: str, device: str = "cpu") -> Kernel:
     """A cheat that remembers nothing yet."""
-    return Kernel("paged_attention", name, KERNELS[name][0](), preference=-1)
+    return Kernel("paged_attention", name, KERNELS[name][0](), device=device, preference=-1)
 
 
 def register() -> None:
     for name in KERNELS:
-        ops.get("paged_attention").register(kernel(name))
+        ops.get("paged_attention").register(kernel(name, "any"))
 
 
 def unregister() -> None:

@@ -12,6 +12,7 @@ Two ways to time, both by CUDA events:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import statistics
 import subprocess
@@ -60,7 +61,9 @@ class Gpu:
         return Stream(calls)
 
     def synchronize(self) -> None:
+        """Wait for the device, and take back what a kernel had pinned in its cache."""
         torch.cuda.synchronize()
+        _reset_persisting_cache()
 
     def conditions(self) -> dict[str, float]:
         """Clocks in MHz, temperature, power, and the reasons for low clocks as bits."""
@@ -165,6 +168,13 @@ class Graph:
 
     def notes(self) -> dict[str, Any]:
         return {"calls_in_graph": self._in_graph}
+
+
+def _reset_persisting_cache() -> None:
+    """Lines of the L2 cache that a kernel marked as persisting become ordinary ones again."""
+    with contextlib.suppress(OSError, AttributeError):
+        major = str(torch.version.cuda).partition(".")[0]
+        ctypes.CDLL(f"libcudart.so.{major}").cudaCtxResetPersistingL2Cache()
 
 
 def _event() -> torch.cuda.Event:
