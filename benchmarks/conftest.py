@@ -135,10 +135,11 @@ def _fitting(option: str, glob: str, names: list[str]) -> list[str]:
 
 
 def in_turn(workloads: list[serving.Workload]) -> list[serving.Workload]:
-    """The first workload of every op, then the second: a short budget leaves no op out."""
+    """The first workload of every op, then the second: a short budget leaves no op out. Those of a
+    mix come first, for a served time needs them all."""
     seen: dict[str, int] = {}
     ranked = []
-    for w in workloads:
+    for w in sorted(workloads, key=lambda w: not w.weights):
         seen[w.op] = seen.get(w.op, 0) + 1
         ranked.append((seen[w.op], w))
     return [w for _, w in sorted(ranked, key=lambda pair: pair[0])]

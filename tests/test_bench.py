@@ -314,7 +314,8 @@ def test_a_mix_weighs_its_workloads_by_steps_and_layers() -> None:
     weights = {(w.op, w.name): w.weights["chat"] for w in serving.load() if "chat" in w.weights}
     assert weights["paged_attention", "llama3-8b decode, 64 ragged sequences"] == 900 * 32
     assert weights["append_kv", "llama3-8b append 574 tokens"] == 100 * 32
-    assert len(weights) == 4
+    assert weights["sample", "llama3-vocabulary batch 64, top_k 50, top_p 0.9"] == 1000
+    assert len(weights) == 5
 
 
 def test_lengths() -> None:

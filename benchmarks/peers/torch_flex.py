@@ -1,4 +1,6 @@
-"""torch's flex_attention, compiled: the only dense peer that has a softcap."""
+"""torch's flex_attention, compiled: the only dense peer that has a softcap.
+
+It stands beside varlen_attention alone: compiling takes seconds a shape."""
 
 from __future__ import annotations
 
@@ -12,6 +14,9 @@ from torch import Tensor
 from benchmarks.peers.batches import Attention, Group
 from benchmarks.peers.torch_sdpa import HALF, ON_TENSOR_CORES, Limits, further, register_dense
 from yaie.op import Call
+
+RECOMPILED = 64
+"""Head counts, dimensions and masks of a run; beyond torch's limit it would run uncompiled."""
 
 
 class Flexible(Limits):
@@ -29,10 +34,11 @@ class Flexible(Limits):
 
 @functools.cache
 def compiled() -> Callable[..., Any]:
-    """The kernel, for one shape after the other."""
+    """The kernel; once lengths have changed, it is compiled for any of them."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=False)
+    torch._dynamo.config.recompile_limit = RECOMPILED
+    return torch.compile(flex_attention)
 
 
 @functools.lru_cache(maxsize=16)
@@ -80,4 +86,6 @@ def flex(q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention) -> tuple
 
 def register() -> None:
     """Register flex_attention where torch has it."""
-    register_dense("torch.flex", flex, "cuda", Flexible(), ON_TENSOR_CORES)
+    register_dense(
+        "torch.flex", flex, "cuda", Flexible(), ON_TENSOR_CORES, names=("varlen_attention",)
+    )

@@ -174,13 +174,14 @@ def register_dense(
     device: str,
     limits: Limits,
     contract: Contract,
+    names: tuple[str, ...] = tuple(WRAPPED),
 ) -> None:
     """A kernel of a dense attention for each op that it can stand in for."""
-    for op, wrap in WRAPPED.items():
+    for op in names:
         kernel = Kernel(
             op,
             name,
-            functools.partial(wrap, run),
+            functools.partial(WRAPPED[op], run),
             device=device,
             contract=contract,
             preference=-1,

@@ -129,18 +129,17 @@ def _lognormal(median: float, sigma: float, count: int, most: int, seed: int) ->
 def _weighted(
     workloads: list[Workload], mixes: Mapping[str, Any], models: Mapping[str, Any]
 ) -> list[Workload]:
-    """The workloads, with how often each runs in 1000 steps of each mix: steps times layers."""
+    """The workloads, with how often each runs in 1000 steps of each mix: ``steps`` times the layers
+    of the model for what every layer does, ``once`` for what a step does once."""
     for mix, data in mixes.items():
-        layers = models[data["model"]]["layers"]
-        named = dict.fromkeys(data["steps"], 0)
+        model = data["model"]
+        runs = {f"{model} {n}": k * models[model]["layers"] for n, k in data["steps"].items()}
+        runs |= data.get("once", {})
         for i, w in enumerate(workloads):
-            batch = w.name.removeprefix(f"{data['model']} ")
-            if batch != w.name and batch in named:
-                named[batch] += 1
-                weights = {**w.weights, mix: data["steps"][batch] * layers}
-                workloads[i] = replace(w, weights=weights)
-        if missing := sorted(name for name, count in named.items() if not count):
-            raise ValueError(f"mix {mix}: no workload of {data['model']} is called {missing[0]!r}")
+            if w.name in runs and w.op in data["ops"]:
+                workloads[i] = replace(w, weights={**w.weights, mix: runs[w.name]})
+        if missing := sorted(set(runs) - {w.name for w in workloads if mix in w.weights}):
+            raise ValueError(f"mix {mix}: no workload of its ops is called {missing[0]!r}")
     return workloads
 
 
