@@ -58,7 +58,9 @@ def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:
     """Run the rows, again and again while processes die; pytest's exit status."""
     args.out.mkdir(parents=True, exist_ok=True)
     plugins = filter(None, [os.environ.get("YAIE_PLUGINS"), PEERS])
-    environment = {**os.environ, "YAIE_PLUGINS": ",".join(plugins)}
+    # pytest-benchmark switches itself off in a worker of xdist, which a caller may be.
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment = {**outside, "YAIE_PLUGINS": ",".join(plugins)}
     started, status = time.monotonic(), 0
     for _ in range(RESTARTS):
         command = [

@@ -18,7 +18,6 @@ import pytest
 import torch
 
 from benchmarks.__main__ import main as command_line
-from benchmarks.bench_ops import CLOCK, inject
 from benchmarks.clock import Allowance, Cpu, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
@@ -45,7 +44,7 @@ def workload(op: str = "paged_attention", case: str = SMALL) -> Workload:
 def judge() -> Iterator[Judge]:
     cheats.register()
     path = os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with Judge({"YAIE_PLUGINS": "cheats", "PYTHONPATH": path}, timeout=30) as judge:
+    with Judge({"YAIE_PLUGINS": "cheats", "PYTHONPATH": path}, timeout=120) as judge:
         yield judge
     cheats.unregister()
 
@@ -394,11 +393,33 @@ def test_a_short_budget_reaches_every_op() -> None:
 # The surface ---------------------------------------------------------------------------------
 
 
-def test_pytest_benchmark_has_exactly_our_samples(benchmark: Any) -> None:
-    samples = [1.23456789e-6, 4e-9, 3.14159265358979e-3, 7e2]
-    benchmark._timer = CLOCK
-    inject(benchmark, samples)
-    assert sorted(samples) == sorted(benchmark.stats.stats.data)
+SAMPLES = [1.23456789e-6, 4e-9, 3.14159265358979e-3, 7e2]
+INJECTED = f"""
+import pytest
+from benchmarks.bench_ops import CLOCK, inject
+
+@pytest.mark.benchmark(timer=CLOCK)
+def test_injected(benchmark):
+    inject(benchmark, {SAMPLES})
+"""
+
+
+def test_pytest_benchmark_has_exactly_our_samples(tmp_path: Path) -> None:
+    """In a process of its own: in a worker of xdist pytest-benchmark switches itself off."""
+    test, out = tmp_path / "test_injected.py", tmp_path / "out.json"
+    test.write_text(INJECTED)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*command, f"--rootdir={tmp_path}", f"--benchmark-json={out}", str(test)],
+        env={**outside, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    (found,) = json.loads(out.read_text())["benchmarks"]
+    assert sorted(SAMPLES) == sorted(found["stats"]["data"])
 
 
 def test_a_row_that_took_its_process_down_is_a_crash() -> None:

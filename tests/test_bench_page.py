@@ -320,6 +320,16 @@ def test_the_summary_counts_our_best_kernel_of_each_workload(tmp_path: Path) -> 
     assert 2.0 == pytest.approx(timings.of_best(found))
 
 
+def test_what_nsight_compute_says_stands_behind_show(tmp_path: Path) -> None:
+    notes = {"ncu": {"error": "no permission"}}
+    lines = made.timing(), made.timing(workload="other", notes=notes), peer(1e-5, notes={})
+    text = bench.html(bench.make(read(tmp_path, *lines)))
+    assert "2,500 GB/s of memory, 47.0% of the warps that fit" in text
+    assert "long scoreboard (7.1)" in text
+    assert "Nsight Compute: no permission" in text
+    assert 2 == text.count("Nsight Compute")
+
+
 def test_conformance_counts_what_was_judged_and_what_was_compared(tmp_path: Path) -> None:
     found = table(
         tmp_path,

@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.peers.batches import Attention, Memo, keep_mask, masked
+from benchmarks.timing.inputs import Inputs
 from yaie import ops
 from yaie.check import Judge
 
@@ -92,6 +93,21 @@ def test_a_plan_is_made_once_and_again_once_its_lengths_are_written() -> None:
     lengths[0] = 3
     assert 3 == memo(lengths, "a", make)
     assert 4 == memo(torch.tensor([1, 2]), "a", make)
+
+
+def test_nothing_is_left_for_the_host_once_a_batch_is_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text in (PAGED, VARLEN):
+        op = ops.get(text.partition(".")[0])
+        case = op.parse_case(text.format("5, 1, 0", "21, 7, 3", ""))
+        inputs = Inputs(op, case, "cpu", 1 << 10, 1 << 22)
+        rotation = inputs.rotation(op.kernels["torch.sdpa_math"])
+        rotation.refresh(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "tolist", lambda tensor: pytest.fail("reads the device"))
+            for call in rotation.calls:
+                call()
 
 
 def test_a_mask_holds_the_keys_that_some_query_keeps() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,7 +180,7 @@ def paged(
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """``paged_attention`` by a dense backend: pages are gathered first."""
-    how = attention(q, **options)
+    how = attention(q.shape[-1], **options)
     size = k_cache.shape[1]
 
     def gather(group: Group) -> tuple[Tensor, Tensor]:
@@ -203,25 +203,33 @@ def varlen(
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """``varlen_attention`` by a dense backend: the keys of a group are stacked first."""
-    how = attention(q, **options)
-    ends = MEMO(kv_indptr, "list", kv_indptr.tolist)
-    kv_lens = MEMO(kv_indptr, "lengths", kv_indptr.diff)
-    groups = plan(q_indptr, kv_lens, how, q.dtype)
-
-    def places(group: Group) -> Tensor:
-        firsts = [ends[b] for b in group.sequences.tolist()]
-        span = torch.arange(group.mask.keys.start, group.mask.keys.stop, device=q.device)
-        return torch.tensor(firsts, device=q.device)[:, None] + span
+    how = attention(q.shape[-1], **options)
 
     def gather(group: Group) -> tuple[Tensor, Tensor]:
-        rows = MEMO(group.rows, (tuple(ends), "keys"), lambda: places(group))
+        rows = _rows_of_keys(group, kv_indptr)
         return k[rows], v[rows]
 
+    groups = plan(q_indptr, _lengths(kv_indptr), how, q.dtype)
     return run(dense, gather, q, v.shape[-1], groups, how)
 
 
+def _lengths(kv_indptr: Tensor) -> Tensor:
+    return MEMO(kv_indptr, "lengths", kv_indptr.diff)
+
+
+def _rows_of_keys(group: Group, kv_indptr: Tensor) -> Tensor:
+    """Where the keys of a group's sequences stand among all keys [B,N]."""
+
+    def make() -> Tensor:
+        keys = group.mask.keys
+        span = torch.arange(keys.start, keys.stop, device=kv_indptr.device)
+        return kv_indptr.long()[group.sequences][:, None] + span
+
+    return MEMO(kv_indptr, group.sequences, make)  # as a key it also stays alive
+
+
 def attention(
-    q: Tensor,
+    dim: int,
     *,
     causal: bool,
     scale: float | None,
@@ -230,7 +238,7 @@ def attention(
     alibi: None = None,
 ) -> Attention:
     """The options of the ops, as a record."""
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scale = 1 / math.sqrt(dim) if scale is None else scale
     return Attention(causal, scale, tuple(window), softcap)
 
 
@@ -246,3 +254,31 @@ def lse_of(q: Tensor, k: Tensor, group: Group, how: Attention) -> Tensor:
 
 
 WRAPPED = {"paged_attention": paged, "varlen_attention": varlen}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A dense backend as a kernel of an op. ``plan`` may be called before: all that it is given is
+    what a host knows of a batch."""
+
+    op: str
+    dense: Dense
+
+    def __call__(self, **given: Any) -> tuple[Tensor, Tensor]:
+        return WRAPPED[self.op](self.dense, **given)
+
+    def plan(
+        self,
+        whole: Mapping[str, Tensor],
+        axes: Mapping[str, int],
+        dtype: torch.dtype,
+        options: Mapping[str, Any],
+    ) -> None:
+        """Make the plan for the tensors of whole numbers of a call."""
+        how = attention(axes["D"], **options)
+        if self.op == "paged_attention":
+            plan(whole["q_indptr"], whole["kv_lens"], how, dtype)
+            return
+        kv_indptr = whole["kv_indptr"]
+        for group in plan(whole["q_indptr"], _lengths(kv_indptr), how, dtype):
+            _rows_of_keys(group, kv_indptr)

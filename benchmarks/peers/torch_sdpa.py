@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from benchmarks.peers.batches import WRAPPED, Attention, Group, lse_of
+from benchmarks.peers.batches import WRAPPED, Attention, Group, Planned, lse_of
 from yaie import ops
 from yaie.compare import Contract
 from yaie.dispatch import Unsupported
@@ -181,7 +181,7 @@ def register_dense(
         kernel = Kernel(
             op,
             name,
-            functools.partial(WRAPPED[op], run),
+            Planned(op, run),
             device=device,
             contract=contract,
             preference=-1,

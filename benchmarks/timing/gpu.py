@@ -139,8 +139,7 @@ class Graph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            for call in self._calls:  # loads the kernel; peers make their plans for each copy
-                call()
+            self._calls[0]()  # loads the kernel, sets its attributes
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         results: list[Any] = []

@@ -120,12 +120,29 @@ class Inputs:
         """The calls of a kernel on every copy, which have the timed contents again."""
         for copy in self._copies:
             copy.copy_(self._timed.base)
-        return Rotation(
-            calls=[_prepared(kernel, call) for call in self.calls],
-            bytes=self.cost.bytes,
-            refresh=self._refresh,
-            load=self._load,
-        )
+
+        def refresh(burst: int) -> None:
+            self._refresh(burst)
+            self._plan(kernel)
+
+        def load() -> None:
+            self._load()
+            self._plan(kernel)
+
+        self._plan(kernel)
+        calls = [_prepared(kernel, call) for call in self.calls]
+        return Rotation(calls, self.cost.bytes, refresh, load)
+
+    def _plan(self, kernel: Kernel) -> None:
+        """Let a kernel that splits host work from a step's launches do the former: it is given the
+        tensors of whole numbers alone, so there is no work of the call that it could do."""
+        plan = getattr(kernel.run, "plan", None)
+        if plan is None:
+            return
+        for call in self.calls:
+            tensors = {n: t for n, t in call.args.items() if isinstance(t, Tensor)}
+            whole = {n: t for n, t in tensors.items() if not t.is_floating_point()}
+            plan(whole, call.axes, call.dtype, call.options)
 
     def _values(self, base: Tensor) -> list[tuple[str, Tensor]]:
         """The tensors that hold values, not indices or lengths: those may be exchanged."""
