@@ -29,6 +29,8 @@ BUDGETS = {"cpu": 150.0, "cuda": 420.0}
 """Seconds of a whole run, where --budget does not say."""
 HOST_MEMORY = 512 << 20
 """Bytes of copies on a CPU: filling more would take longer than timing."""
+JUDGE_TIMEOUT = 120.0
+"""Seconds of one judged call: a peer's first one imports a package, or compiles."""
 TIMING_SHARE = 0.4
 """Of the budget; the rest goes into inputs, judging and answers."""
 DONE = ("timed", "wrong", "invalid", "declined", "executor", "slow", "error", "crash")
@@ -211,7 +213,7 @@ def session(pytestconfig: pytest.Config, recorder: Recorder) -> Iterator[Session
         recorder.measured("peaks", found)
     wanted = min(1.0, max(0.05, TIMING_SHARE * setup.budget / len(setup.rows)))
     allowance = Allowance(wanted, max(5.0, setup.budget / 10))
-    with Judge() as judge:
+    with Judge(timeout=JUDGE_TIMEOUT) as judge:
         deadline = started + setup.budget
         yield Session(machine, judge, setup.peaks, memory, allowance, deadline)
 

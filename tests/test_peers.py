@@ -33,7 +33,7 @@ DENSE = ("torch.sdpa_cpu", "torch.sdpa_math", "transformers.eager")
 @pytest.fixture(scope="module")
 def judge() -> Iterator[Judge]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    with Judge({"YAIE_PLUGINS": peers.__name__, "PYTHONPATH": path}, timeout=60) as judge:
+    with Judge({"YAIE_PLUGINS": peers.__name__, "PYTHONPATH": path}, timeout=300) as judge:
         yield judge
 
 
