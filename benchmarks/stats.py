@@ -15,7 +15,7 @@
 Pairs whose other side is missing are left out and counted; benchmarks and processes may have
 unequal numbers of pairs. Everything is computed on log(head / base) and reported as a relative
 change: 0.03 is 3 % slower. Why each estimator was chosen, what it was compared with, and the
-measured rates of false alarms and of misses: docs/gate-statistics.md.
+measured rates of false alarms and of misses: docs/gate.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = ("bench", "process", "pair", "side", "order", "seconds")
 
 @dataclass(frozen=True)
 class Rule:
-    """The constants of the gate. docs/gate-statistics.md measures what a change of one costs."""
+    """The constants of the gate. docs/gate.md measures what a change of one costs."""
 
     margin: float = 0.006
     """A regression is a slowdown shown to be more than this, ..."""

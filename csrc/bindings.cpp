@@ -516,6 +516,21 @@ void bind_executor(py::module_& m) {
         "= OS threads, 0 = all cores. The checked build also switches threads at this share of "
         "memory accesses.");
     m.attr("checked") = simt::is_checked();
+    m.def(
+        "work",
+        [] {
+            const simt::Stats stats = simt::stats();
+            py::dict work;
+            work["launches"] = stats.launches;
+            work["blocks"] = stats.blocks;
+            work["threads"] = stats.threads;
+            work["collectives"] = stats.collectives;
+            work["barriers"] = stats.barriers;
+            if (simt::is_checked()) work["accesses"] = stats.accesses;
+            return work;
+        },
+        "What kernels did since the process started; memory accesses where the build checks them. "
+        "Reproducible for one schedule.");
 }
 #endif
 

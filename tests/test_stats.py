@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import special
 from scipy import stats as distributions
 
-from benchmarks import gate_selftest, noise, stats
+from benchmarks import stats
+from benchmarks.gate.proof import noise, selftest
 
 QUIET = noise.SHAPES["quiet"]
 
@@ -472,9 +473,9 @@ def test_what_is_detectable_is_detected() -> None:
 
 @pytest.mark.parametrize("shape", noise.SHAPES)
 def test_a_small_selftest_keeps_the_promises(shape: str) -> None:
-    """`python -m benchmarks.gate_selftest` is the large one; bounds here fit its few suites."""
-    null = gate_selftest.simulate(gate_selftest.Task(shape, 0.0, 60, 11))
-    slowed = gate_selftest.simulate(gate_selftest.Task(shape, 0.03, 12, 12))
+    """`python -m benchmarks.selftest` is the large one; bounds here fit its few suites."""
+    null = selftest.simulate(selftest.Task(shape, 0.0, 60, 11))
+    slowed = selftest.simulate(selftest.Task(shape, 0.03, 12, 12))
     failed = null["suites"] - null["run pass"]
     assert distributions.binomtest(failed, 60, 0.02, alternative="greater").pvalue > 0.005
     least = 0.90 if shape == "hostile" else 0.95
@@ -484,5 +485,5 @@ def test_a_small_selftest_keeps_the_promises(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", noise.ATTACKS)
 def test_noise_that_it_was_not_tuned_on_raises_no_alarm(shape: str) -> None:
-    null = gate_selftest.simulate(gate_selftest.Task(shape, 0.0, 20, 13))
+    null = selftest.simulate(selftest.Task(shape, 0.0, 20, 13))
     assert null["false regression"] <= 2

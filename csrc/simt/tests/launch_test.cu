@@ -228,6 +228,7 @@ TEST(statistics_count) {
     CHECK_EQUAL(uint64_t(128), after.threads - before.threads);
     CHECK_EQUAL(uint64_t(2), after.barriers - before.barriers);
     CHECK_EQUAL(uint64_t(0), after.collectives - before.collectives);
+    CHECK_EQUAL(simt::is_checked(), after.accesses > before.accesses);
 }
 
 // ---- Processes and threads ----------------------------------------------------------------------

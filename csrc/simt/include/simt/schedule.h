@@ -39,6 +39,7 @@ struct Stats {
     uint64_t switches = 0;     // from one fiber to another
     uint64_t collectives = 0;  // completed, one for a whole mask
     uint64_t barriers = 0;     // completed, one for a whole block
+    uint64_t accesses = 0;     // of shared and global memory, counted by the checked build alone
 };
 
 Stats stats();

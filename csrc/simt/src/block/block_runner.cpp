@@ -104,7 +104,8 @@ bool BlockRunner::run(uint64_t block) {
 }
 
 Stats BlockRunner::take_stats() {
-    const Stats taken = stats_;
+    Stats taken = stats_;
+    taken.accesses = checker_.take_accesses();
     stats_ = Stats();
     return taken;
 }

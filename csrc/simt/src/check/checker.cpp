@@ -84,6 +84,7 @@ Fault Checker::report() const { return findings_.report(kernel_name(*request_), 
 
 void Checker::look(uintptr_t address, std::size_t bytes, uint32_t flags, Where where) {
     if (address - arguments_low_ < argument_bytes_) return;  // the thread fetches its parameters
+    ++accesses_;
     if (armed_) {
         const OutsideKernel outside;
         runner_.at_access();

@@ -61,6 +61,11 @@ class Checker {
     void end_kernel_code() { checking = nullptr; }
     void shared_array(const SharedArray& array, void* place);
     Order& order() { return order_; }
+    uint64_t take_accesses() {
+        const uint64_t taken = accesses_;
+        accesses_ = 0;
+        return taken;
+    }
     bool found_any() const { return !findings_.empty(); }
     Fault report() const;
 
@@ -132,6 +137,7 @@ class Checker {
     std::size_t argument_bytes_ = 0;
     uintptr_t arena_low_ = 0;
     std::size_t arena_bytes_ = 0;
+    uint64_t accesses_ = 0;
     bool armed_ = false;  // an access may be a scheduling point
     // The last volatile read since another thread ran.
     uintptr_t volatile_read_ = 0;

@@ -1,9 +1,9 @@
-"""How often the gate is wrong: `python -m benchmarks.gate_selftest [--attacks] [--suites 1000]`.
+"""How often the gate is wrong: `python -m benchmarks.gate.proof.selftest [--attacks] [--suites 1000]`.
 
-For every kind of noise in benchmarks/noise.py: suites of 200 benchmarks of which none changed
+For every kind of noise in benchmarks/gate/proof/noise.py: suites of 200 benchmarks of which none changed
 (how many do not pass?) and suites in which ten became slower (how many of those are found?). Each
 suite runs the whole gate: a canary, 20 controls, both stages. The exit status is 1 if a promise of
-docs/gate-statistics.md is broken; for the attacks, only the rate of false alarms is promised.
+docs/gate.md is broken; for the attacks, only the rate of false alarms is promised.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as distributions
 
-from benchmarks import noise, stats
+from benchmarks import stats
+from benchmarks.gate.proof import noise
 
 BENCHES, SLOWED, CONTROLS = 200, 10, 20
 TAILS = (0.1, 0.25)

@@ -1,8 +1,8 @@
-"""What else the gate could have been: `python -m benchmarks.gate_rivals`.
+"""What else the gate could have been: `python -m benchmarks.gate.proof.rivals`.
 
-Each choice of benchmarks/stats.py against its rivals, on the noise of benchmarks/noise.py, one
+Each choice of benchmarks/stats.py against its rivals, on the noise of benchmarks/gate/proof/noise.py, one
 choice changed at a time: first how a process's pairs become one number, then how those become a
-verdict. docs/gate-statistics.md holds the figures and what follows from them.
+verdict. docs/gate.md holds the figures and what follows from them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks import noise, stats
-from benchmarks.gate_selftest import Plan, Task, run_all
+from benchmarks import stats
+from benchmarks.gate.proof import noise
+from benchmarks.gate.proof.selftest import Plan, Task, run_all
 from benchmarks.stats import Array
 
 # How the pairs of a process become one number ---------------------------------------------------

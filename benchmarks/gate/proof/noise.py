@@ -3,7 +3,7 @@
 A `Shape` says how a machine errs; `draw` makes the benchmarks of many suites, `measure` times
 them: in every process each benchmark runs as pairs of bursts, AB BA AB BA …, and a round is one
 burst. All figures are relative (0.01 = 1 %). What the gate makes of these timings is proved in
-benchmarks/gate_selftest.py; docs/gate-statistics.md has the figures.
+benchmarks/gate/proof/selftest.py; docs/gate.md has the figures.
 """
 
 from __future__ import annotations
