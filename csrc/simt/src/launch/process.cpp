@@ -30,6 +30,7 @@ void add(Stats& total, const Stats& more) {
     total.switches += more.switches;
     total.collectives += more.collectives;
     total.barriers += more.barriers;
+    total.accesses += more.accesses;
 }
 
 }  // namespace
