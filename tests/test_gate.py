@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compile_table as ct
-from benchmarks import gate
+from benchmarks.gate import __main__ as gate
+from benchmarks.gate import machine_code, outputs, static
+from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report
 
 needs_nvcc = pytest.mark.skipif(ct.find_nvcc() is None, reason="nvcc is not here")
 
@@ -73,11 +75,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(
     repository: Repository, cache: Path, *arguments: str
 ) -> tuple[int, list[dict[str, object]]]:
-    """Exit status and the JSON lines."""
+    """Exit status; of the JSON lines the run, then what was found, by the names of kernels."""
     where = ("--repository", str(repository.folder), "--out", str(cache), "--jobs", "1")
     arguments = arguments or ("--base", "HEAD")
-    status = gate.main([*arguments, *where, "--arch", "80"])
-    return status, [json.loads(line) for line in (cache / "gate.jsonl").read_text().splitlines()]
+    status = gate.main([*arguments, *where, "--arch", "80", "--static"])
+    records = [json.loads(line) for line in (cache / "gate.jsonl").read_text().splitlines()]
+    found = [record for record in records[1:] if record["kind"] == "finding"]
+    return status, [records[0], *sorted(found, key=lambda f: (f["variant"], f["name"]))]
 
 
 # What changed -----------------------------------------------------------------------------------
@@ -91,8 +95,8 @@ def test_an_unchanged_tree_passes_and_says_that_speed_was_not_measured(
     status, (told, *rows) = run(repository, cache)
     assert 0 == status == told["exit"]
     assert "not measured" == told["speed"]
-    assert ["same sources"] * 2 == [row["why"] for row in rows]
-    assert "PASS (speed not measured" in capsys.readouterr().out
+    assert ["same machine code"] * 2 == [row["why"] for row in rows]
+    assert "PASS (speed not measured)" in capsys.readouterr().out
     assert "speed not measured" in (cache / "gate.md").read_text()
     assert before == (repository.git("worktree", "list"), repository.git("status", "--porcelain"))
 
@@ -106,7 +110,7 @@ def test_machine_code_decides_what_changed_not_names_of_files(
     status, (told, fast, naive) = run(repository, cache)
     assert 0 == status
     assert str(told["head"]).endswith("with uncommitted changes")
-    assert ("unchanged", "same machine code, launched by other sources") == (
+    assert ("unchanged", "same machine code") == (
         fast["state"], fast["why"],
     )  # fmt: skip
     assert "changed" == naive["state"]
@@ -170,7 +174,7 @@ def test_nothing_is_compiled_twice(
     repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(repository, cache)
-    monkeypatch.setattr(gate, "read_kernels", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(machine_code, "read_kernels", lambda *_: pytest.fail("compiled again"))
     assert first == run(repository, cache)
 
 
@@ -210,21 +214,26 @@ def test_no_compiler_is_untrusted(
 
 # What is told -------------------------------------------------------------------------------------
 
-KERNEL = gate.Kernel("a", 128, 32, 0, 0, 0, 0, 352)
+KERNEL = machine_code.Kernel("a", 128, 32, 0, 0, 0, 0, 352)
 
 
 def test_differences_name_each_figure_and_architecture() -> None:
     after = {"80": replace(KERNEL, registers=40), "100": replace(KERNEL, registers=41, shared=64)}
-    text = gate.differences({"80": KERNEL, "100": KERNEL}, after)
+    text = static.differences({"80": KERNEL, "100": KERNEL}, after)
     assert "registers 32 → 40/41, shared 0 → 0/64" == text
 
 
+def report_of(*findings: Finding) -> Report:
+    return Report("b", "h", findings=list(findings))
+
+
 def test_the_worst_comes_first_and_the_summary_stays_small() -> None:
-    rows = [gate.Row("op/v", f"k{i:04}", "changed", "x" * 5000 + "|") for i in range(3000)]
-    rows.append(gate.Row("op/z", "bad", "regression", "keeps local memory"))
-    report = gate.Report("b", "h", "13.0", ("80",), rows, [], "regression")
-    text = gate.markdown(report)
+    rows = [
+        Finding(RESOURCES, "op/v", f"k{i:04}", "changed", "x" * 5000 + "|") for i in range(3000)
+    ]
+    report = report_of(*rows, Finding(RESOURCES, "op/z", "bad", REGRESSION, "keeps local memory"))
+    text = outputs.markdown(report)
     assert len(text) < 60_000  # a comment may have 64 kB, a job summary 1 MiB
     assert text.index("bad") < text.index("k0000")
     assert "and 2981 more" in text
-    assert text.count("| changed |") == gate.SUMMARY_ROWS - 1
+    assert text.count("| changed |") == outputs.SUMMARY_ROWS - 1

@@ -1,7 +1,8 @@
 """Both sides compiled: a folder with the extension for each, named by all that goes into it.
 
-Base and head are configured by their own CMakeLists.txt and compiled at the same time; ccache, where
-it is there, shares what they have in common. A build that is whole is never made again.
+Base and head are configured by their own CMakeLists.txt and compiled at the same time. Sources lie
+at the same place beside every build, so that equal sources are equal objects, and ccache, where it
+is there, shares them. A build that is whole is never made again.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Build:
     kind: str
     tree: Tree
     folder: Path
-    """The folder of cmake."""
+    """Holds src, and cmake's folder, work."""
 
     @property
     def face(self) -> str:
@@ -53,7 +54,7 @@ class Build:
     @property
     def extensions(self) -> Path:
         """The folder that holds the extension."""
-        return self.folder / "cmake" / self.face
+        return self.folder / "work" / "cmake" / self.face
 
     @property
     def module(self) -> Path:
@@ -73,7 +74,9 @@ class Build:
     def host_digests(self) -> dict[str, str]:
         """Variant → digest of what the host compiler made of it."""
         objects = sorted(self.extensions.rglob("*.cu.o"))
-        return {f"{p.parent.name}/{p.name.removesuffix('.cu.o')}": host_digest([p]) for p in objects}
+        return {
+            f"{p.parent.name}/{p.name.removesuffix('.cu.o')}": host_digest([p]) for p in objects
+        }
 
 
 class BuildError(Exception):
@@ -138,8 +141,10 @@ def _made(tree: Tree, kind: str, cache: Path, jobs: int) -> Build | BuildError:
         with _locked(folder):
             if not whole.exists():
                 try:
+                    _copy_sources(tree, folder / "src")
                     _run(build, _configuration(build))
-                    _run(build, ["cmake", "--build", folder, "--target", target, "-j", str(jobs)])
+                    work = folder / "work"
+                    _run(build, ["cmake", "--build", work, "--target", target, "-j", str(jobs)])
                 except BuildError as error:
                     return error
                 whole.touch()
@@ -147,16 +152,25 @@ def _made(tree: Tree, kind: str, cache: Path, jobs: int) -> Build | BuildError:
     return build
 
 
+def _copy_sources(tree: Tree, folder: Path) -> None:
+    for name in INPUTS:
+        if (tree.root / name).is_dir():
+            shutil.copytree(tree.root / name, folder / name, dirs_exist_ok=True)
+        elif (tree.root / name).exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copy2(tree.root / name, folder / name)
+
+
 def _configuration(build: Build) -> list[str | Path]:
     generator = ("-GNinja",) if shutil.which("ninja") else ()
     python = f"-DPython_EXECUTABLE={sys.executable}"
     archs = f"-DYAIE_CUDA_ARCHS={os.environ.get('YAIE_CUDA_ARCHS', '')}"
-    where = ("-S", build.tree.root, "-B", build.folder)
+    where = ("-S", build.folder / "src", "-B", build.folder / "work")
     return ["cmake", *where, *generator, python, archs, *OPTIONS[build.kind]]
 
 
 def _run(build: Build, command: list[str | Path]) -> None:
-    shared = {"CCACHE_BASEDIR": str(build.folder.parent.parent), "CCACHE_NOHASHDIR": "1"}
+    shared = {"CCACHE_BASEDIR": str(build.folder), "CCACHE_NOHASHDIR": "1"}
     environment = {**os.environ, **shared}
     try:
         run = subprocess.run(

@@ -110,11 +110,17 @@ def read_kernels(text: str, cubin: bytes) -> dict[str, Kernel]:
         assert usage.registers is not None
         while name in found:
             name += "'"  # overloads, which differ in their parameters only
+        digest = hashlib.sha256(code + constants(sections, usage.kernel)).hexdigest()[:16]
         found[name] = Kernel(
-            hashlib.sha256(code + constants(sections, usage.kernel)).hexdigest()[:16], len(code) // INSTRUCTION, usage.registers,
-            usage.stack, usage.spill_stores, usage.spill_loads, usage.shared,
-            len(sections.get(f".nv.constant0.{usage.kernel}", b"")),
-        )  # fmt: skip
+            code=digest,
+            instructions=len(code) // INSTRUCTION,
+            registers=usage.registers,
+            stack=usage.stack,
+            spill_stores=usage.spill_stores,
+            spill_loads=usage.spill_loads,
+            shared=usage.shared,
+            constant=len(sections.get(f".nv.constant0.{usage.kernel}", b"")),
+        )
     return found
 
 

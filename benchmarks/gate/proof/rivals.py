@@ -1,8 +1,9 @@
 """What else the gate could have been: `python -m benchmarks.gate.proof.rivals`.
 
-Each choice of benchmarks/stats.py against its rivals, on the noise of benchmarks/gate/proof/noise.py, one
-choice changed at a time: first how a process's pairs become one number, then how those become a
-verdict. docs/gate.md holds the figures and what follows from them.
+Each choice of benchmarks/stats.py against its rivals, on the noise of
+benchmarks/gate/proof/noise.py, one choice changed at a time: first how a process's pairs become
+one number, then how those become a verdict. docs/gate.md holds the figures and what follows from
+them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How often the gate is wrong: `python -m benchmarks.gate.proof.selftest [--attacks] [--suites 1000]`.
+"""How often the gate is wrong: `python -m benchmarks.gate --selftest [--attacks] [--suites 1000]`.
 
-For every kind of noise in benchmarks/gate/proof/noise.py: suites of 200 benchmarks of which none changed
-(how many do not pass?) and suites in which ten became slower (how many of those are found?). Each
-suite runs the whole gate: a canary, 20 controls, both stages. The exit status is 1 if a promise of
-docs/gate.md is broken; for the attacks, only the rate of false alarms is promised.
+For every kind of noise in benchmarks/gate/proof/noise.py: suites of 200 benchmarks of which none
+changed (how many do not pass?) and suites in which ten became slower (how many of those are
+found?). Each suite runs the whole gate: a canary, 20 controls, both stages. The exit status is 1
+if a promise of docs/gate.md is broken; for the attacks, only the rate of false alarms is promised.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -228,7 +228,7 @@ def broken(shape: str, null: Counter[str], powers: dict[float, Counter[str]]) ->
     return faults
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--suites", type=int, default=1000, help="without a change, per noise")
     parser.add_argument("--slowed", type=int, default=100, help="suites per slowdown and noise")
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", metavar="FILE", help="write all counts there")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     shapes = args.noise or list(noise.ATTACKS if args.attacks else noise.SHAPES)
     first, second = (tuple(map(int, stage.split("x"))) for stage in args.plan.split(","))
     plan, slowdowns = Plan(first, second), [float(x) for x in args.slowdowns.split(",")]
@@ -296,8 +296,8 @@ def main() -> None:
             )
     faults = [fault for s in nulls for fault in broken(s, nulls[s], powers.get(s, {}))]
     print("\n".join(faults) or "every promise is kept")
-    sys.exit(1 if faults else 0)
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,8 +4,8 @@ Two extensions of one name are one module to Python and pybind11, and a comparis
 itself finds no difference for ever. So each side is loaded under a name of its own, and what was
 loaded is asserted: different modules, each with the build id that its build wrote down.
 
-A kernel is a launcher of the extension and the Python around it (which allocates results and chooses
-the number of splits): that comes from the side's own yaie/kernels/native.py.
+A kernel is a launcher of the extension and the Python around it (which allocates results and
+chooses the number of splits): that comes from the side's own yaie/kernels/native.py.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ def load(wanted: Loadable) -> Side:
     return Side(wanted.side, wanted.build_id, module, _kernels(wrappers, module, wanted.face))
 
 
-def load_both(base: Loadable, head: Loadable) -> tuple[Side, Side]:
-    """Load base and head, in that order; WrongBuild if they turn out to be one."""
-    sides = load(base), load(head)
+def load_both(base: Loadable, head: Loadable, head_first: bool = False) -> tuple[Side, Side]:
+    """Load both, base first or not; WrongBuild if they turn out to be one."""
+    order = (head, base) if head_first else (base, head)
+    loaded = {wanted.side: load(wanted) for wanted in order}
+    sides = loaded[base.side], loaded[head.side]
     if sides[0].module is sides[1].module:
         raise WrongBuild("base and head were loaded as one module")
     if base.build_id == head.build_id and base.module != head.module:

@@ -1,0 +1,113 @@
+"""CPU kernels that the gate is tried on: compiled ones (micro.cpp), whose build can be slowed down,
+and torch's, of which head makes some calls twice."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.clock import Call, Cpu
+
+SOURCE = Path(__file__).with_name("micro.cpp")
+KERNELS = (
+    "axpy", "polynomial", "dot", "scan", "exponential", "root", "gather", "histogram", "strided",
+    "branches",
+)  # fmt: skip
+SIZES = (16_384, 32_768, 65_536, 131_072)
+TORCH = (
+    "softmax", "layer_norm", "matmul", "sort", "cumsum", "silu", "mean", "topk", "exp", "transpose",
+)  # fmt: skip
+COPIES = 256
+"""Calls of a rotation: a sample takes each at most once."""
+
+
+def benches() -> list[str]:
+    """Names, as of kernels: `micro/axpy 16384`, `torch/softmax cpu`."""
+    return [f"micro/{k} {n}" for k in KERNELS for n in SIZES] + [f"torch/{k} cpu" for k in TORCH]
+
+
+def compile(folder: Path, name: str, *flags: str) -> Path:
+    """A build of the micro-kernels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{name}.so"
+    compiler = os.environ.get("CXX", "c++").split()
+    options = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
+    subprocess.run([*compiler, *options, *flags, "-o", out, SOURCE], check=True)
+    return out
+
+
+class Micro:
+    """Both builds, loaded in an order that chance decides. ``plan`` has ``libraries`` (base, head,
+    slow: paths), ``slowed`` (names of the benchmarks that head is slower in) and ``slowdown``."""
+
+    def __init__(self, plan: Mapping[str, Any], chance: random.Random) -> None:
+        self.machine = Cpu()
+        names = list(plan["libraries"])
+        chance.shuffle(names)
+        self._libraries = {name: ctypes.CDLL(plan["libraries"][name]) for name in names}
+        self._slowed, self._slowdown = set(plan["slowed"]), float(plan["slowdown"])
+        rng = np.random.default_rng(1)
+        self._x = rng.standard_normal(max(SIZES), np.float32)
+        self._y = np.zeros(max(SIZES), np.float32)
+
+    def open(self, bench: str) -> Mapping[str, Sequence[Call]]:
+        kind, _, rest = bench.partition("/")
+        name, _, size = rest.partition(" ")
+        slow = bench in self._slowed
+        if kind == "torch":
+            call = torch_call(name)
+            head = often(call, self._slowdown) if slow else call
+            return {"base": [call] * COPIES, "head": [head] * COPIES}
+        libraries = {"base": "base", "head": "slow" if slow else "head"}
+        return {s: [self._compiled(lib, name, int(size))] * COPIES for s, lib in libraries.items()}
+
+    def _compiled(self, library: str, name: str, size: int) -> Call:
+        function = getattr(self._libraries[library], name)
+        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (self._x, self._y))
+        arguments = (*pointers, ctypes.c_long(size))
+        return lambda: function(*arguments)
+
+
+def torch_call(name: str) -> Call:
+    """A call of one of torch's own CPU kernels."""
+    import torch
+
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    x = torch.randn(64, 512)
+    square = torch.randn(96, 96)
+    functions: dict[str, Callable[[], Any]] = {
+        "softmax": lambda: torch.softmax(x, -1),
+        "layer_norm": lambda: torch.nn.functional.layer_norm(x, (512,)),
+        "matmul": lambda: square @ square,
+        "sort": lambda: torch.sort(x[:8]),
+        "cumsum": lambda: torch.cumsum(x, -1),
+        "silu": lambda: torch.nn.functional.silu(x),
+        "mean": lambda: x.mean(0),
+        "topk": lambda: torch.topk(x[:8], 16),
+        "exp": lambda: torch.exp(x),
+        "transpose": lambda: x.t().contiguous(),
+    }
+    return functions[name]
+
+
+def often(call: Call, slowdown: float) -> Call:
+    """A call that is slower by so much on the average of many."""
+    owed = 0.0
+
+    def slower() -> None:
+        nonlocal owed
+        call()
+        owed += slowdown
+        if owed >= 1:
+            owed -= 1
+            call()
+
+    return slower
