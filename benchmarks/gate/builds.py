@@ -1,8 +1,8 @@
 """Both sides compiled: a folder with the extension for each, named by all that goes into it.
 
-Base and head are configured by their own CMakeLists.txt and compiled at the same time. Sources lie
-at the same place beside every build, so that equal sources are equal objects, and ccache, where it
-is there, shares them. A build that is whole is never made again.
+Base and head are configured by their own CMakeLists.txt. Sources lie at the same place beside every
+build, so that equal sources are equal objects, and ccache, where it is there, shares them. A build
+that is whole is never made again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +116,17 @@ def _compiler() -> str:
     return run.stdout.partition("\n")[0]
 
 
-def make(
-    trees: Iterable[Tree], kinds: Iterable[str], cache: Path, jobs: int
-) -> dict[tuple[str, str], Build | BuildError]:
-    """(side, kind) → build, or why there is none."""
-    wanted = [(tree, kind) for kind in kinds for tree in trees]
-    with ThreadPoolExecutor(max(1, min(jobs, 2))) as pool:
+Made = dict[tuple[str, str], "Build | BuildError"]
+"""(side, kind) → build, or why there is none."""
+
+
+def make(wanted: Sequence[tuple[Tree, str]], cache: Path, jobs: int) -> Made:
+    """The builds of these trees, of these kinds. With ccache one after the other on all cores: what
+    is equal is then compiled once. Without, side by side: the end of one leaves no core idle."""
+    at_once = 1 if shutil.which("ccache") or jobs < 2 else 2
+    with ThreadPoolExecutor(at_once) as pool:
         pending = {
-            (tree.side, kind): pool.submit(_made, tree, kind, cache, max(1, jobs // 2))
+            (tree.side, kind): pool.submit(_made, tree, kind, cache, max(1, jobs // at_once))
             for tree, kind in wanted
         }
         made = {key: job.result() for key, job in pending.items()}
@@ -205,9 +208,7 @@ def _forget_old(folder: Path, used: set[str]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def of_side(
-    builds: Mapping[tuple[str, str], Build | BuildError], side: str, kind: str
-) -> Build | None:
+def of_side(builds: Made, side: str, kind: str) -> Build | None:
     """A build that was made and is whole."""
     build = builds.get((side, kind))
     return build if isinstance(build, Build) else None

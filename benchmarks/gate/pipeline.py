@@ -75,9 +75,13 @@ def _run(settings: Settings, report: Report) -> None:
     here = provenance()
     report.machine, report.gpu = str(here["cpu"]), here["gpu"]
     with_gpu = report.gpu is not None and not settings.static_only
-    kinds = [] if settings.static_only else [PLAIN, CHECKED, *([CUDA] if with_gpu else [])]
-    say("building both sides")
-    made = builds.make((base, head), kinds, settings.out, settings.jobs)
+    made: builds.Made = {}
+    if not settings.static_only:
+        say("building both sides")
+        compared = [
+            (side, kind) for kind in (CHECKED, CUDA)[: 1 + with_gpu] for side in (base, head)
+        ]
+        made = builds.make([*compared, (head, PLAIN)], settings.out, settings.jobs)
     _tell_builds(made, report)
     comparison = _resources(settings, base, head, made, report)
     changed = [v for v in comparison.changed if _has_op(v)]
@@ -119,10 +123,7 @@ def _trees(settings: Settings, report: Report) -> tuple[trees.Tree, trees.Tree]:
     return base, head
 
 
-Made = dict[tuple[str, str], "Build | BuildError"]
-
-
-def _tell_builds(made: Made, report: Report) -> None:
+def _tell_builds(made: builds.Made, report: Report) -> None:
     """A head that does not build is a regression, a base that does not is no base."""
     for (side, kind), build in made.items():
         if isinstance(build, BuildError):
@@ -135,7 +136,7 @@ def _tell_builds(made: Made, report: Report) -> None:
 
 
 def _resources(
-    settings: Settings, base: trees.Tree, head: trees.Tree, made: Made, report: Report
+    settings: Settings, base: trees.Tree, head: trees.Tree, made: builds.Made, report: Report
 ) -> static.Comparison:
     with _timed(report, RESOURCES) as stage:
         nvcc = ct.find_nvcc()
@@ -148,8 +149,8 @@ def _resources(
             compiler = Compiler(nvcc, ct.nvcc_release(nvcc), settings.out)
             report.compiler = compiler.release
         say(f"compiled code of {len(settings.archs)} architectures")
-        plain = {s: builds.of_side(made, s, PLAIN) for s in ("base", "head")}
-        host = {side: build.host_digests() for side, build in plain.items() if build is not None}
+        both = {s: builds.of_side(made, s, CHECKED) for s in ("base", "head")}
+        host = {side: build.host_digests() for side, build in both.items() if build is not None}
         if len(host) < 2:
             host = {}  # one side alone would differ everywhere
         comparison = static.compare(
@@ -174,7 +175,9 @@ def _has_op(variant: str) -> bool:
 # Correctness, accuracy, work ----------------------------------------------------------------------
 
 
-def _correctness(settings: Settings, changed: Sequence[str], made: Made, report: Report) -> bool:
+def _correctness(
+    settings: Settings, changed: Sequence[str], made: builds.Made, report: Report
+) -> bool:
     """Whether head's changed kernels are right, as far as they could be judged."""
     with _timed(report, CORRECTNESS) as stage:
         for kind in (PLAIN, CHECKED, CUDA):
@@ -192,7 +195,7 @@ def _correctness(settings: Settings, changed: Sequence[str], made: Made, report:
 
 
 def _probes(
-    settings: Settings, changed: Sequence[str], made: Made, report: Report, right: bool
+    settings: Settings, changed: Sequence[str], made: builds.Made, report: Report, right: bool
 ) -> None:
     """Accuracy and counted work, both builds on the same cases."""
     if not right:
@@ -239,7 +242,11 @@ def _renamed(finding: Finding, name: str) -> Finding:
 
 
 def _speed(
-    settings: Settings, comparison: static.Comparison, made: Made, report: Report, with_gpu: bool
+    settings: Settings,
+    comparison: static.Comparison,
+    made: builds.Made,
+    report: Report,
+    with_gpu: bool,
 ) -> None:
     if not with_gpu:
         report.stages[SPEED].words = NO_GPU
