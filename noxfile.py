@@ -105,6 +105,23 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def gate(session: nox.Session) -> None:
+    """Judge this change against its base [-- --base origin/main --require-speed | --selftest].
+
+    Exit status 1: regression, 3: something could not be judged (nox itself knows 1 alone).
+    """
+    nvcc = () if find_nvcc() else ("nvcc",)
+    install(session, "test", "build", *nvcc, wheel=False)
+    status = Path(session.create_tmp()) / "status"
+    status.unlink(missing_ok=True)
+    env = {"YAIE_GATE_STATUS": str(status.resolve())}
+    command = (python(session), "-m", "benchmarks.gate", *session.posargs)
+    session.run(*command, env=env, success_codes=[0, 3])
+    if status.exists() and status.read_text() == "3":
+        sys.exit(3)
+
+
+@nox.session(default=False)
 def report(session: nox.Session) -> None:
     """Turn the records into offline HTML pages and Markdown summaries."""
     install(session, "report", wheel=False)

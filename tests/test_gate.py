@@ -1,17 +1,27 @@
 """The gate on repositories made for it, with real compilations, and what it prints."""
 
+import itertools
 import json
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import compile_table as ct
+from benchmarks.clock import Pace
 from benchmarks.gate import __main__ as gate
-from benchmarks.gate import machine_code, outputs, static
-from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report
+from benchmarks.gate import accuracy, machine_code, outputs, pipeline, speed, static, work
+from benchmarks.gate.processes import bursts, probe, sides
+from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report, Untrusted
+from yaie import ops
+from yaie.kernels import native
 
 needs_nvcc = pytest.mark.skipif(ct.find_nvcc() is None, reason="nvcc is not here")
 
@@ -237,3 +247,292 @@ def test_the_worst_comes_first_and_the_summary_stays_small() -> None:
     assert text.index("bad") < text.index("k0000")
     assert "and 2981 more" in text
     assert text.count("| changed |") == outputs.SUMMARY_ROWS - 1
+
+
+def test_what_is_wrong_blocks_whatever_the_clock_says_and_nothing_measured_is_no_pass() -> None:
+    slower = Finding("speed", "op/v", "w", REGRESSION, "+4 %", {"estimate": 0.04})
+    wrong = Finding("correctness", "op/v", "conformance", REGRESSION, "budget")
+    fine = Finding("speed", "op/v", "w", "ok")
+    noisy = replace(report_of(slower), faults=["the controls differ"])
+    assert ("untrusted", 3) == (report_of().run, report_of().exit_code)
+    assert ("pass", 0) == (report_of(fine).run, report_of(fine).exit_code)
+    assert ("regression", 1) == (report_of(slower).run, report_of(slower).exit_code)
+    assert ("untrusted", 3) == (noisy.run, noisy.exit_code)
+    assert "regression" == replace(report_of(wrong), faults=["the controls differ"]).run
+
+
+def test_an_annotation_stands_at_the_line_of_its_kernel(tmp_path: Path) -> None:
+    kernel = tmp_path / "csrc/op/v.cuh"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text(
+        "// words\n\n__global__ void other() {}\ntemplate <class T>\n__global__ void v()"
+    )
+    bad = Finding(RESOURCES, "op/v", "v<float>", REGRESSION, "100% worse\nthan base, all: of it")
+    (line,) = outputs.annotations(report_of(bad), tmp_path)
+    head = "::error file=csrc/op/v.cuh,line=5,title=resources%3A op/v v<float>::"
+    assert head + "resources: 100%25 worse%0Athan base, all: of it" == line
+    assert outputs.ANNOTATIONS == len(outputs.annotations(report_of(*[bad] * 30), tmp_path))
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=http://evil.test/x onerror=alert(2)>\x00|@all"
+
+
+def test_the_page_and_the_summary_hold_hostile_text_as_text(tmp_path: Path) -> None:
+    found = Finding("speed", HOSTILE, HOSTILE, REGRESSION, HOSTILE, SPEED_FACTS)
+    report = replace(report_of(found), notes=[HOSTILE], faults=[HOSTILE])
+    page, summary, *_ = (path.read_text() for path in outputs.write(report, tmp_path, tmp_path))
+    assert "<script>alert" not in page + summary
+    assert "<img" not in page + summary
+    assert "@all" not in summary
+    loads = [line for line in page.splitlines() if "src=" in line or "href=" in line]
+    assert not any("http" in line.replace("&lt;img src=http", "") for line in loads)
+    assert "+4.0 %" in page
+    ET.parse(tmp_path / "gate.xml")
+
+
+SPEED_FACTS = {
+    "verdict": "REGRESSION", "estimate": 0.04, "low": 0.03, "high": 0.05, "detectable": 0.02,
+    "p": 1e-6, "processes": 12, "pairs": 144, "kept": 1.0, "stage": "confirm", "role": "",
+    "base_seconds": 1e-5, "head_seconds": 1.04e-5,
+}  # fmt: skip
+
+
+def test_in_a_workflow_the_job_gets_annotations_and_a_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = report_of(Finding(RESOURCES, "op/v", "", REGRESSION, "worse"))
+    outputs.for_github(report, tmp_path, {})
+    assert "" == capsys.readouterr().out
+    summary = tmp_path / "summary"
+    env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
+    outputs.for_github(report, tmp_path, env)
+    assert capsys.readouterr().out.startswith("::error file=csrc/op/v.cu,line=1")
+    assert "REGRESSION (speed not measured)" in summary.read_text()
+
+
+# Accuracy and counted work ------------------------------------------------------------------------
+
+
+def errors_of(variant: str, ratio: float, cases: int = 20, scatter: float = 0.1) -> pd.DataFrame:
+    """Errors of both sides, case by case, whose ratio scatters around ``ratio``."""
+    rng = np.random.default_rng(len(variant))
+    base = np.exp(rng.normal(-2, 1, cases))
+    head = base * ratio * np.exp(rng.normal(0, scatter, cases))
+    numbers = {f"{name}_{side}": e for name in ("used", "rms") for side, e in (
+        ("base", base), ("head", head),
+    )}  # fmt: skip
+    return pd.DataFrame({"variant": variant, "dtype": "float16", "case": range(cases), **numbers})
+
+
+def test_one_more_rounding_is_found_and_chance_is_not() -> None:
+    samples = pd.concat([errors_of("op/same", 1.0), errors_of("op/rounded", 1.4)])
+    states = {f.variant: f.state for f in accuracy.judge(samples)}
+    assert {"op/same": "ok", "op/rounded": "regression"} == states
+
+
+def test_equal_errors_are_no_drift_and_smaller_ones_are_told() -> None:
+    samples = pd.concat([errors_of("op/a", 1.0, scatter=0), errors_of("op/better", 0.6)])
+    assert ["ok", "improved"] == [f.state for f in accuracy.judge(samples)]
+
+
+def test_drift_is_seldom_seen_where_there_is_none() -> None:
+    wrong = sum(
+        f.state == REGRESSION
+        for i in range(300)
+        for f in accuracy.judge(errors_of("x" * i, 1.0, scatter=0.5))
+    )
+    assert 0 == wrong
+
+
+def test_a_few_cases_are_too_few() -> None:
+    (finding,) = accuracy.judge(errors_of("op/v", 1.3, cases=5, scatter=0.5))
+    assert "inconclusive" == finding.state
+
+
+def counts_of(**changes: tuple[int, int]) -> pd.DataFrame:
+    both = dict.fromkeys(work.COUNTERS, (100, 100)) | changes
+    row = {f"{s}_{n}": t[i] for n, t in both.items() for i, s in enumerate(("base", "head"))}
+    return pd.DataFrame([{"variant": "op/v", "case": "c", **row}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "unchanged"),
+        ({"accesses": (100, 110)}, "regression"),
+        ({"accesses": (1000, 1010)}, "changed"),
+        ({"accesses": (100, 110), "barriers": (8, 4)}, "changed"),
+        ({"accesses": (100, 80)}, "improved"),
+        ({"blocks": (100, 400)}, "changed"),
+        ({"accesses": (0, 100)}, "unchanged"),  # base's build does not count them
+    ],
+)
+def test_more_work_and_less_of_none_blocks(changes: dict[str, tuple[int, int]], state: str) -> None:
+    (finding,) = work.judge(counts_of(**changes))
+    assert state == finding.state
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+class FakeMachine:
+    """A machine whose calls say how long they take, and whose clock may jump."""
+
+    pace = Pace(step=1e-6, burst=0.0, gap=0.0, warm_up=0.0)
+
+    def __init__(self, clocks: Iterator[float] | None = None) -> None:
+        self.clocks = clocks or itertools.repeat(1500.0)
+
+    def estimate(self, calls: Sequence[Any]) -> float:
+        return float(calls[0]())
+
+    def method(self, calls: Sequence[Any], estimate: float) -> "FakeMachine":
+        method = FakeMachine()
+        method.calls = calls
+        return method
+
+    def whole(self, calls: int) -> int:
+        return len(self.calls)
+
+    def sample(self, calls: int) -> float:
+        return float(np.mean([call() for call in self.calls]))
+
+    def conditions(self) -> dict[str, float]:
+        return {"sm_mhz": next(self.clocks), "throttle_bits": 0}
+
+
+def test_rounds_go_by_turns_and_hold_what_each_side_takes() -> None:
+    machine: Any = FakeMachine()
+    calls = {"base": [lambda: 1e-3] * 4, "head": [lambda: 2e-3] * 4}
+    rows = list(bursts.rounds(machine, bursts.prepared(machine, calls), 3, first=0))
+    assert ["base", "head", "head", "base", "base", "head"] == [r["side"] for r in rows]
+    assert list(range(6)) == [r["order"] for r in rows]
+    assert {"base": 1e-3, "head": 2e-3} == {r["side"]: pytest.approx(r["seconds"]) for r in rows}
+
+
+def test_the_canary_really_works_more() -> None:
+    machine: Any = FakeMachine()
+    timed = bursts.handicapped(machine, [lambda: 1e-3] * 40, 0.05)
+    rows = list(bursts.rounds(machine, timed, 2, first=1))
+    seconds = {r["side"]: r["seconds"] for r in rows}
+    assert 1.05 == pytest.approx(seconds["head"] / seconds["base"])
+    assert (40, 42) == tuple(len(timed[s].method.calls) for s in ("base", "head"))
+
+
+def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
+    machine: Any = FakeMachine(iter([1500.0, 1200.0, 1500.0, 1500.0]))
+    calls = {"base": [lambda: 1e-3], "head": [lambda: 1e-3]}
+    timed = bursts.prepared(machine, calls)
+    rows = list(bursts.rounds(machine, timed, 1, first=0))
+    assert [(True, 1)] * 2 == [(r["steady"], r["retaken"]) for r in rows]
+    jumping: Any = FakeMachine(itertools.cycle([1500.0, 1200.0]))
+    rows = list(bursts.rounds(jumping, timed, 2, first=0))
+    assert not any(r["steady"] for r in rows)
+    (fault,) = speed.clock_faults([{"kind": "round", **r} for r in rows])
+    assert "unequal clocks" in fault
+
+
+def simulated(
+    monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1
+) -> list[str]:
+    """Processes that need no process: their times have 0.1 % of noise. What was run is told."""
+    rng, run = np.random.default_rng(0), []
+
+    def measured(plan: Any, out: Path) -> list[Any]:
+        if len(run) == dies_at:
+            raise KeyboardInterrupt
+        run.append(plan["process"])
+        names = [*plan["benches"], *(["canary"] if plan["canary"] else [])]
+        slower = {bench: slowdowns.get(bench, 0.0) for bench in names} | {"canary": 0.05}
+        rows = [
+            {
+                "kind": "round", "bench": bench, "process": plan["process"], "pair": pair,
+                "side": side, "order": 2 * pair + ((side == "head") != pair % 2), "steady": True,
+                "conditions": {},
+                "seconds": np.exp(rng.normal(0, 1e-3)) * (1 + slower[bench] * (side == "head")),
+            }
+            for bench in names for pair in range(plan["pairs"]) for side in ("base", "head")
+        ]  # fmt: skip
+        out.write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"kind": "done"}]))
+        return [*rows, {"kind": "done"}]
+
+    monkeypatch.setattr(speed, "_run", measured)
+    return run
+
+
+BENCHES = [f"op/v{i} w" for i in range(15)]
+
+
+def test_a_slower_kernel_is_found_in_fresh_processes_and_its_canary_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = simulated(monkeypatch, {"op/v3 w": 0.04})
+    target = speed.Target("none", BENCHES, BENCHES[10:], BENCHES[0])
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    report = report_of()
+    pipeline.tell_speed(report, outcome)
+    assert ("regression", ["op/v3"]) == (report.run, [f.variant for f in report.regressions])
+    assert "+4.0%" in report.regressions[0].why or "+3.9%" in report.regressions[0].why
+    assert 5 == report.counts["unchanged"]
+    assert [f"screen-{i}" for i in range(6)] + [f"confirm-{i}" for i in range(12)] == run
+    json.dumps(report.as_records())
+
+
+def test_an_interrupted_run_goes_on_and_one_that_ended_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = speed.Target("none", BENCHES, (), None)
+    simulated(monkeypatch, {}, dies_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        speed.measure(target, tmp_path / "speed", lambda words: None)
+    run = simulated(monkeypatch, {})
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert (["screen-4", "screen-5"], "pass") == (run, outcome.verdicts.run)
+    assert "an interrupted run was continued" in outcome.notes
+    run.clear()
+    speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert 6 == len(run)
+
+
+def test_a_process_that_dies_is_told_with_its_benchmark(tmp_path: Path) -> None:
+    target = speed.Target("benchmarks.gate.proof.nothing:There", ["op/v w"])
+    with pytest.raises(Untrusted, match="a measuring process died: ModuleNotFoundError"):
+        speed.measure(target, tmp_path / "speed", lambda words: None)
+
+
+# Both builds in one process -----------------------------------------------------------------------
+
+
+def test_two_builds_are_two_modules_and_a_wrong_build_is_refused(tmp_path: Path) -> None:
+    module = Path(native.extension("simt").__file__)  # type: ignore[union-attr, arg-type]
+    build_id = native.extension("simt").build_id  # type: ignore[union-attr]
+    copy = tmp_path / module.name
+    shutil.copy(module, copy)
+    wrappers = str(Path(native.__file__))
+    base = sides.Loadable("base", "simt", str(module), wrappers, build_id)
+    head = replace(base, side="head")
+    loaded = sides.load_both(base, head, head_first=True)
+    assert loaded[0].module is not loaded[1].module
+    assert ("base", "head") == (loaded[0].name, loaded[1].name)
+    assert {"copy_blocks/vec", "append_kv/naive"} <= set(loaded[0].kernels)
+    with pytest.raises(sides.WrongBuild, match="has build id"):
+        sides.load(replace(base, build_id="0" * 16))
+    with pytest.raises(sides.WrongBuild, match="two builds with one id"):
+        sides.load_both(base, replace(head, module=str(copy)))
+
+
+def test_the_same_case_on_both_sides_has_equal_errors_and_counts() -> None:
+    module = native.extension("simt")
+    wrappers = str(Path(native.__file__))
+    base = sides.Loadable("base", "simt", str(module.__file__), wrappers, module.build_id)  # type: ignore
+    loaded = sides.load_both(base, replace(base, side="head"))
+    records = [
+        {"kind": "case", "variant": v, "case": repr(c), **probe.compare(*loaded, v, c)}
+        for v in ("paged_attention/naive", "copy_blocks/vec")
+        for c in probe.cases(ops.get(v.partition("/")[0]), 3)
+    ]
+    errors, counts = probe.tables(records)
+    assert {"paged_attention/naive"} == set(errors["variant"])
+    assert list(errors["rms_base"]) == list(errors["rms_head"])
+    assert {"unchanged"} == {f.state for f in work.judge(counts)}
+    assert [] == probe.problems(records)

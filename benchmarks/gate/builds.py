@@ -1,8 +1,8 @@
 """Both sides compiled: a folder with the extension for each, named by all that goes into it.
 
-Base and head are configured by their own CMakeLists.txt. Sources lie at the same place beside every
-build, so that equal sources are equal objects, and ccache, where it is there, shares them. A build
-that is whole is never made again.
+Base and head are configured by their own CMakeLists.txt. Every build lies at the same place below a
+copy of its sources, so that equal sources are equal objects, and ccache, where it is there, shares
+them with each other and with builds in a checkout. A build that is whole is never made again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Build:
     kind: str
     tree: Tree
     folder: Path
-    """Holds src, and cmake's folder, work."""
+    """Holds a copy of the sources, and cmake's folder below."""
 
     @property
     def face(self) -> str:
@@ -52,9 +52,14 @@ class Build:
         return FACES[self.kind]
 
     @property
+    def work(self) -> Path:
+        """cmake's folder."""
+        return self.folder / "build" / self.kind
+
+    @property
     def extensions(self) -> Path:
         """The folder that holds the extension."""
-        return self.folder / "work" / "cmake" / self.face
+        return self.work / "cmake" / self.face
 
     @property
     def module(self) -> Path:
@@ -144,10 +149,10 @@ def _made(tree: Tree, kind: str, cache: Path, jobs: int) -> Build | BuildError:
         with _locked(folder):
             if not whole.exists():
                 try:
-                    _copy_sources(tree, folder / "src")
+                    _copy_sources(tree, folder)
                     _run(build, _configuration(build))
-                    work = folder / "work"
-                    _run(build, ["cmake", "--build", work, "--target", target, "-j", str(jobs)])
+                    command = ["cmake", "--build", build.work, "--target", target, "-j", str(jobs)]
+                    _run(build, command)
                 except BuildError as error:
                     return error
                 whole.touch()
@@ -160,7 +165,6 @@ def _copy_sources(tree: Tree, folder: Path) -> None:
         if (tree.root / name).is_dir():
             shutil.copytree(tree.root / name, folder / name, dirs_exist_ok=True)
         elif (tree.root / name).exists():
-            folder.mkdir(exist_ok=True)
             shutil.copy2(tree.root / name, folder / name)
 
 
@@ -168,7 +172,7 @@ def _configuration(build: Build) -> list[str | Path]:
     generator = ("-GNinja",) if shutil.which("ninja") else ()
     python = f"-DPython_EXECUTABLE={sys.executable}"
     archs = f"-DYAIE_CUDA_ARCHS={os.environ.get('YAIE_CUDA_ARCHS', '')}"
-    where = ("-S", build.folder / "src", "-B", build.folder / "work")
+    where = ("-S", build.folder, "-B", build.work)
     return ["cmake", *where, *generator, python, archs, *OPTIONS[build.kind]]
 
 

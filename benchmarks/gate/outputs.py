@@ -105,7 +105,8 @@ def junit(report: Report) -> str:
     suite = ET.Element("testsuite", name="gate")
     for f in report.findings:
         parent = f"gate.{f.stage}.{f.variant.replace('/', '.')}".rstrip(".")
-        case = ET.SubElement(suite, "testcase", classname=parent, name=f.name or f.variant)
+        name = f.name or f.variant
+        case = ET.SubElement(suite, "testcase", classname=_xml(parent), name=_xml(name))
         if f.state == REGRESSION:
             ET.SubElement(case, "failure", message=_xml(f.why))
         elif f.state == INCONCLUSIVE:
