@@ -335,13 +335,9 @@ def test_equal_errors_are_no_drift_and_smaller_ones_are_told() -> None:
     assert ["ok", "improved"] == [f.state for f in accuracy.judge(samples)]
 
 
-def test_drift_is_seldom_seen_where_there_is_none() -> None:
-    wrong = sum(
-        f.state == REGRESSION
-        for i in range(300)
-        for f in accuracy.judge(errors_of("x" * i, 1.0, scatter=0.5))
-    )
-    assert 0 == wrong
+def test_drift_is_not_seen_where_there_is_none() -> None:
+    many = [errors_of("x" * i, 1.0, scatter=0.5) for i in range(300)]
+    assert {"ok", "improved"} >= {f.state for f in accuracy.judge(pd.concat(many))}
 
 
 def test_a_few_cases_are_too_few() -> None:

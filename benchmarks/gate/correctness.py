@@ -26,8 +26,11 @@ def kernels_of(changed: Sequence[str], faces: Sequence[str]) -> Iterator[tuple[s
             yield op, f"{face}.{name}"
 
 
-def judge(build: Build, changed: Sequence[str], out: Path, profile: str) -> list[Finding]:
-    """A finding for each changed variant; Untrusted where the suite itself does not run."""
+def judge(
+    build: Build, extensions: Path, changed: Sequence[str], out: Path, profile: str
+) -> list[Finding]:
+    """A finding for each changed variant; Untrusted where the suite itself does not run.
+    ``extensions``: the folder with the build's extension."""
     what = "sanitize" if build.kind == "checked" else "conformance"
     findings = []
     for op, kernel in kernels_of(changed, [build.face]):
@@ -39,13 +42,19 @@ def judge(build: Build, changed: Sequence[str], out: Path, profile: str) -> list
             )
             continue
         results = out / f"{what}-{op}-{kernel}.xml"
-        run = _pytest(build, suite, op, kernel, results, profile)
+        run = _pytest(build, extensions, suite, op, kernel, results, profile)
         findings.append(_read(run, results, variant, what, kernel))
     return findings
 
 
 def _pytest(
-    build: Build, suite: Path, op: str, kernel: str, results: Path, profile: str
+    build: Build,
+    extensions: Path,
+    suite: Path,
+    op: str,
+    kernel: str,
+    results: Path,
+    profile: str,
 ) -> subprocess.CompletedProcess[str]:
     results.parent.mkdir(parents=True, exist_ok=True)
     results.unlink(missing_ok=True)
@@ -54,7 +63,7 @@ def _pytest(
         "-p", "no:cacheprovider", "--op", op, "--kernel", kernel, "--profile", profile,
         "--records", str(results.parent / "records"), f"--junitxml={results}",
     ]  # fmt: skip
-    environment = {**os.environ, "YAIE_EXTENSIONS": str(build.extensions), "CI": "1"}
+    environment = {**os.environ, "YAIE_EXTENSIONS": str(extensions), "CI": "1"}
     return subprocess.run(
         command, cwd=build.tree.root, env=environment, capture_output=True, text=True
     )

@@ -29,6 +29,8 @@ MOST_SAMPLES = 50
 RETAKES = 2
 """How often a pair is taken again whose rounds ran at different clocks."""
 CLOCKS_APART = 0.01
+THROTTLED = 0xEC
+"""NVML's bits of what slows a GPU: power cap, heat, brake. Idleness and set clocks come and go."""
 CANARY = "canary"
 SIDES = ("base", "head")
 
@@ -112,7 +114,8 @@ def rounds(
 def same_clocks(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     """Whether two rounds ran under the same clock and for the same reasons; where nothing is known,
     nothing differs."""
-    if a.get("throttle_bits") != b.get("throttle_bits"):
+    bits = [int(state["throttle_bits"]) & THROTTLED for state in (a, b) if "throttle_bits" in state]
+    if len(set(bits)) > 1:
         return False
     mhz = [state.get("sm_mhz") for state in (a, b)]
     return not all(mhz) or abs(mhz[0] - mhz[1]) <= CLOCKS_APART * max(mhz)  # type: ignore
