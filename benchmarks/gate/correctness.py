@@ -88,7 +88,8 @@ def _read(
         return Finding(CORRECTNESS, variant, what, REGRESSION, faults[0] + more)
     if not judged:
         raise Untrusted(f"{what} of {variant} judged nothing")
-    return Finding(CORRECTNESS, variant, what, OK, f"{judged} tests of {kernel} passed")
+    tests = f"{judged} test{'s' * (judged != 1)}"
+    return Finding(CORRECTNESS, variant, what, OK, f"{tests} of {kernel} passed")
 
 
 def first_words(message: str) -> str:

@@ -159,7 +159,7 @@ def _resources(
         report.add(comparison.findings)
         report.faults += comparison.faults
         stage.words = (
-            f"{len(comparison.changed)} variants changed, {len(comparison.unchanged)} are the same"
+            f"variants: {len(comparison.changed)} changed, {len(comparison.unchanged)} the same"
         )
         if compiler is None:
             stage.status = BROKEN
@@ -188,7 +188,7 @@ def _correctness(
             out = settings.out / "correctness"
             extensions = _extensions(made, build, out)
             report.add(correctness.judge(build, extensions, changed, out, settings.profile))
-        stage.words = f"{len(changed)} changed variants, profile {settings.profile}"
+        stage.words = f"changed variants: {len(changed)}, profile {settings.profile}"
         judged = [f for f in report.findings if f.stage == CORRECTNESS]
         if not judged:
             stage.status = BROKEN
