@@ -17,7 +17,16 @@ import pytest
 from benchmarks import compile_table as ct
 from benchmarks.clock import Pace
 from benchmarks.gate import __main__ as gate
-from benchmarks.gate import accuracy, machine_code, outputs, pipeline, speed, static, work
+from benchmarks.gate import (
+    accuracy,
+    correctness,
+    machine_code,
+    outputs,
+    pipeline,
+    speed,
+    static,
+    work,
+)
 from benchmarks.gate.processes import bursts, probe, sides
 from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report, Untrusted
 from yaie import ops
@@ -494,6 +503,12 @@ def test_a_process_that_dies_is_told_with_its_benchmark(tmp_path: Path) -> None:
     target = speed.Target("benchmarks.gate.proof.nothing:There", ["op/v w"])
     with pytest.raises(Untrusted, match="a measuring process died: ModuleNotFoundError"):
         speed.measure(target, tmp_path / "speed", lambda words: None)
+
+
+def test_a_failure_is_told_by_what_is_wrong() -> None:
+    message = "AssertionError: append_kv: simt.naive fails\n  case: x\n  because:   k[0] is 1, should be 2"
+    assert "append_kv: simt.naive fails: k[0] is 1, should be 2" == correctness.first_words(message)
+    assert "failed" == correctness.first_words("")
 
 
 # Both builds in one process -----------------------------------------------------------------------

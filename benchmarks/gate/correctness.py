@@ -93,6 +93,8 @@ def _read(
 
 
 def first_words(message: str) -> str:
-    """The line of a failure that says what is wrong, short."""
+    """What a failure says is wrong, and because of what, short."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return (lines[0] if lines else "failed").removeprefix("AssertionError: ")[:300]
+    first = (lines[0] if lines else "failed").removeprefix("AssertionError: ")
+    because = [line.removeprefix("because:").strip() for line in lines if "because:" in line]
+    return ": ".join([first, *because[:1]])[:300]
