@@ -506,9 +506,7 @@ def test_a_process_that_dies_is_told_with_its_benchmark(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_told_by_what_is_wrong() -> None:
-    message = (
-        "AssertionError: append_kv: simt.naive fails\n case: x\n because: k[0] is 1, should be 2"
-    )
+    message = "AssertionError: append_kv: simt.naive fails\n because: k[0] is 1, should be 2"
     assert "append_kv: simt.naive fails: k[0] is 1, should be 2" == correctness.first_words(message)
     assert "failed" == correctness.first_words("")
 
