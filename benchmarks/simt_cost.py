@@ -1,10 +1,10 @@
 """What checking costs: `python -m benchmarks.simt_cost --plain FOLDER --checked FOLDER`.
 
-For two builds of the extension (folders with `_simt`): the median over the fixed list of small Cases
-(workloads/small_cases.txt) of each kernel's time, how much slower the checked build is, and how many
-cases a second and core are judged with each. Times are processor time, the least of a few tries, so
-what else the machine does matters little. `--accesses PROGRAM` also runs the benchmark program of
-csrc/simt/tests, checked build, which prints what one access costs.
+For two builds of the extension (folders with `_simt`): the median over the fixed list of small
+Cases (workloads/small_cases.txt) of each kernel's time, how much slower the checked build is, and
+how many cases a second and core are judged with each. Times are processor time, the least of a few
+tries, so what else the machine does matters little. `--accesses PROGRAM` also runs the benchmark
+program of csrc/simt/tests, checked build, which prints what one access costs.
 """
 
 from __future__ import annotations

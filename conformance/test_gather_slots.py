@@ -43,7 +43,10 @@ def spans(draw: st.DrawFn) -> dict[str, Any]:
         asked = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1))
         asked = asked * draw(st.sampled_from([1, 12, 40, 40]))
     elif extreme == "long":
-        asked = [(0, 1), (draw(st.integers(0, 9)), draw(st.sampled_from([1, 257, 600, 1025, 2500])))]
+        asked = [
+            (0, 1),
+            (draw(st.integers(0, 9)), draw(st.sampled_from([1, 257, 600, 1025, 2500]))),
+        ]
     starts = tuple(start for start, _ in asked)
     return {
         "lens": tuple(length for _, length in asked),
