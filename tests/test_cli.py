@@ -168,7 +168,7 @@ def test_repro_of_a_case_that_the_kernel_declines_ends_with_3(capsys: Any) -> No
         "paged_attention.Case(family='nomal')",
         "paged_attention.Case(q_lens=1)",
         "paged_attention.Case(S=0)",
-        "copy_blocks.Case(P=20000000)",
+        "copy_blocks.Case(P=20000000, page=(16, 64, 256))",
     ],
 )
 def test_repro_of_what_is_no_case_is_a_usage_error(capsys: Any, case: str) -> None:

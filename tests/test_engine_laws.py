@@ -33,6 +33,7 @@ def test_what_a_request_says_depends_on_nothing_else(examples: int) -> None:
 
     @settings(
         max_examples=examples,
+        derandomize=examples < 1000,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow],
         database=None,

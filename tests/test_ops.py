@@ -505,9 +505,9 @@ def test_the_reference_reads_no_poison(op: ops.Op) -> None:
         first, *others = [list(tensors_in(answer)) for answer in answers]
         for other in others:
             for a, b in zip(first, other, strict=True):
-                assert torch.equal(
-                    a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8)
-                )
+                assert (a.shape, a.dtype) == (b.shape, b.dtype)
+                if a.numel():
+                    assert torch.equal(*(x.flatten().clone().view(torch.uint8) for x in (a, b)))
 
     draw()
 
@@ -598,7 +598,9 @@ class Outline(Fill):
         os.close(file)
         self.top = 0
 
-    def slab(self, shape: Sequence[int], dtype: torch.dtype, shift: int = 0) -> Any:
+    def slab(
+        self, shape: Sequence[int], dtype: torch.dtype, shift: int = 0, rows: object = None
+    ) -> Any:
         start = -(-self.top // ALIGNMENT) * ALIGNMENT
         self.top = start + math.prod(shape) * dtype.itemsize
         typed = self.memory[start:].view(dtype)

@@ -112,7 +112,7 @@ def test_a_call_with_arguments_that_the_door_refuses_is_an_outcome(worker: Worke
     good = job("good.attention", worker.regions)
     wrong = {**good.args, "kv_lens": good.args["q_indptr"]}
     (outcome,) = worker.ask(
-        Job(good.op, good.kernel, wrong, good.options, good.top, good.runs), TIMEOUT_S
+        Job(good.op, good.kernel, wrong, good.options, good.extents, good.runs), TIMEOUT_S
     )
     assert ("ValueError", True) == (
         outcome.raised.type,

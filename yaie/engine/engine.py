@@ -51,6 +51,12 @@ class Stats:
     cached_tokens: int = 0
 
 
+def _may_be_recorded(choices: Collection[str]) -> bool:
+    """Whether decode steps with these kernels can be CUDA graphs: ours never wait for the GPU,
+    references and plain PyTorch may."""
+    return all(choice.rpartition("=")[2].startswith("cuda.") for choice in choices)
+
+
 class Engine:
     """Serves requests with one decoder.
 
@@ -100,7 +106,7 @@ class Engine:
         self._streams: dict[str, list[Output]] = {}
         self._ids = itertools.count()
         self._graphs: DecodeGraphs | None = None
-        if on_gpu if cuda_graphs is None else cuda_graphs:
+        if on_gpu and _may_be_recorded(kernels) if cuda_graphs is None else cuda_graphs:
             self._graphs = self._decode_graphs(DecodeGraphs)
 
     @staticmethod

@@ -61,7 +61,8 @@ def noise(seed: Tensor, position: Tensor, V: int) -> Tensor:
     """log E of every token of each row's draw, float64 [B,V]."""
     draws = zip(seed.tolist(), position.tolist(), strict=True)
     drawn = [np.log(exponential(random_bits(s, at, V))) for s, at in draws]
-    return torch.from_numpy(np.stack(drawn)) if drawn else torch.empty(0, V, dtype=torch.float64)
+    rows = np.stack(drawn) if drawn else np.empty((0, V))
+    return torch.from_numpy(rows).to(seed.device)
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Race:
     def run(choice: Choice, kept: Tensor, seed: Tensor, position: Tensor) -> Race:
         """The race between the tokens of ``kept``, by their rank (the logarithm of a weight)."""
         score = choice.rank - noise(seed, position, kept.shape[-1])
-        first = score.masked_fill(~kept, -math.inf).numpy().argmax(-1)  # the lowest index on ties
-        token = torch.where(kept.any(-1), torch.from_numpy(first), -1).int()
+        ranked = score.masked_fill(~kept, -math.inf).cpu().numpy()
+        first = torch.from_numpy(ranked.argmax(-1)).to(kept.device)  # the lowest index on ties
+        token = torch.where(kept.any(-1), first, -1).int()
         return Race(choice, score.masked_fill(~choice.may, -math.inf), token)
 
 

@@ -49,7 +49,7 @@ def valid_rows(logits: Tensor) -> Tensor:
 
 def first_largest(logits: Tensor) -> Tensor:
     """[B]: the lowest index of the largest value of each row."""
-    return torch.from_numpy(logits.numpy().argmax(-1))
+    return torch.from_numpy(logits.cpu().numpy().argmax(-1)).to(logits.device)
 
 
 def filtered(

@@ -7,10 +7,15 @@ that the judge sees every byte that the kernel could have touched.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from yaie import dispatch, kernels, ops
-from yaie.arena import ALIGNMENT, GUARD, Arena, Extent, Placement, Regions
+from yaie.arena import ALIGNMENT, FAR_BYTES, GUARD, Arena, Extent, Placement, Regions
 from yaie.fill import Fill
 from yaie.op import Op
 
@@ -195,6 +200,24 @@ def execute(job: Job, regions: Regions) -> list[Outcome]:
 
 
 def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
+    with _room_for(job):
+        return _executed(op, job, run, regions)
+
+
+@contextlib.contextmanager
+def _room_for(job: Job) -> Iterator[None]:
+    """Far tensors take their whole size on a GPU: one case at a time, of all processes, has some
+    there."""
+    if job.device == "cpu" or job.top < FAR_BYTES:
+        yield
+        return
+    with open(Path(tempfile.gettempdir(), f"yaie-far-{os.getuid()}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        torch.cuda.empty_cache()
+
+
+def _executed(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
     shared = torch.from_numpy(regions[run.region])
     base = shared if job.device == "cpu" else _uploaded(shared, job)
     args = {name: viewed(place, base) for name, place in job.args.items()}
