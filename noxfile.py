@@ -48,7 +48,9 @@ def conformance(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the harness's own unit tests [-- pytest arguments]."""
     install(session, "test", "build")
-    session.run(python(session), "-m", "pytest", *session.posargs, env=native(session))
+    parallel = ("-n", "auto", "--dist", "worksteal")
+    command = (python(session), "-m", "pytest", *parallel, *session.posargs)
+    session.run(*command, env=native(session))
 
 
 @nox.session(default=False)

@@ -20,6 +20,7 @@ TAILS = st.lists(st.integers(0, 1), max_size=8).map(tuple)
 # Many share what they start with: the tree splits, and prompts extend one another.
 WORDS = st.builds(lambda n, tail: ((0,) * n + tail)[:8], st.integers(0, 6), TAILS)
 KINDS = ["insert"] * 4 + ["match"] * 3 + ["lock"] * 3 + ["evict"] * 3 + ["unlock"] * 2 + ["reset"]
+KINDS += ["hold"]  # what is locked while all else is evicted, and then let go
 STEPS = st.tuples(st.sampled_from(KINDS), WORDS, st.integers(0, 9))
 
 
@@ -42,8 +43,12 @@ def cases(draw: st.DrawFn) -> Any:
     matches: list[int] = []
     fewest = draw(st.sampled_from([0, 6, 12, 18]))
     for kind, word, n in draw(st.lists(STEPS, min_size=fewest, max_size=30)):
-        if kind == "match":
+        if kind in ("match", "hold"):
             matches.append(len(program))
+        if kind == "hold":
+            held = len(program)
+            program += [("match", word), ("lock", held), ("evict", 99), ("unlock", held)]
+            kind = "evict"
         program.append(command(kind, word, n, matches))
     return ops.radix_cache.Case(
         program=tuple(program), page_size=draw(st.sampled_from([1, 2, 3])), seed=draw(SEEDS)

@@ -249,9 +249,9 @@ commands = st.one_of(
 programs = st.builds(
     Program,
     page_size=st.integers(1, 6),
-    spare=st.integers(0, 5),
+    spare=st.sampled_from((0, 0, 0, 1, 3, 5)),
     token_budget=st.sampled_from((1, 2, 3, 5, 8, 13, 64)),
-    max_requests=st.integers(1, 5),
+    max_requests=st.sampled_from((4, 3, 5, 2, 1)),
     prefix_cache=st.sampled_from((True, True, True, False)),
     graphs=st.booleans(),
     kernels=st.sampled_from((0, 0, 0, 0, *range(1, len(KERNELS)))),

@@ -476,11 +476,11 @@ def benchmarks(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_whole_command(tmp_path: Path) -> None:
-    options = ("--op", "append_kv", "--workload", "llama3-70b/8 append*", "--budget", "120")
+    options = ("--op", "append_kv", "--workload", "llama3-70b/8 append 64*", "--budget", "120")
     done = benchmarks(tmp_path, *options)
     # On a busy machine the run is rightly not trusted; all the rest is there.
     assert done.returncode in (0, 3), done.stdout + done.stderr
-    assert re.search(r"of [36], ", done.stderr)  # 6 where there is a GPU
+    assert re.search(r"of [35], ", done.stderr)  # 5 where there is a GPU
     out = tmp_path / "out"
     files = {"bench.html", "bench.md", "timings.csv", "timings.jsonl", "benchmark.json"}
     assert files <= {p.name for p in out.iterdir()}

@@ -24,8 +24,13 @@ class Named:
     preference: int = 0
     reason: str | None = None
 
+    suited: bool = True
+
     def declines(self, call: Any) -> str | None:
         return self.reason
+
+    def suits(self, call: Any) -> bool:
+        return self.suited
 
 
 def table(*kernels: Named) -> dict[str, Named]:
@@ -93,6 +98,13 @@ def test_a_kernel_of_negative_preference_is_never_the_default() -> None:
 
 def test_of_kernels_of_one_preference_the_first_registered_serves() -> None:
     assert "a.one" == chosen(kernels=table(Named("a.one", 5), Named("a.two", 5)))
+
+
+def test_a_kernel_that_does_not_suit_the_call_comes_after_those_that_do() -> None:
+    slower = Named("a.one", 5, suited=False)
+    assert "a.two" == chosen(kernels=table(slower, Named("a.two", 1)))
+    assert "a.one" == chosen(kernels=table(slower, Named("a.two", 1, "declines")))
+    assert "a.one" == chosen("a.one", kernels=table(slower, Named("a.two", 1)))
 
 
 # Names and globs -----------------------------------------------------------------------------

@@ -31,6 +31,8 @@ class Choosable(Protocol):
 
     def declines(self, call: Any) -> str | None: ...
 
+    def suits(self, call: Any) -> bool: ...
+
 
 MOST_NAMES = 20
 """How many known names a message lists."""
@@ -109,7 +111,9 @@ def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -
             if not wanted_op and not _fitting(ranked, pattern):
                 continue
             return _first_willing(op, _matching(op, ranked, pattern), call)
-    candidates = [k for k in ranked if k.preference >= 0]
+    preferred = [k for k in ranked if k.preference >= 0]
+    candidates = [k for k in preferred if k.suits(call)]
+    candidates += [k for k in preferred if not k.suits(call)]
     candidates += [k for k in ranked if k.name == "reference"]
     return _first_willing(op, candidates, call)
 

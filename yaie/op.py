@@ -132,6 +132,11 @@ def supports_all(call: Call) -> str | None:
     return None
 
 
+def suits_all(call: Call) -> bool:
+    """A kernel's answer when no call is better left to another."""
+    return True
+
+
 @dataclass(frozen=True, repr=False)
 class Kernel:
     """One way to compute an op.
@@ -139,7 +144,8 @@ class Kernel:
     ``run`` takes the op's arguments and options by name and returns its results (None, a tensor or
     a tuple). ``supports(call)`` answers None or the reason why not; it reads shapes, dtypes and
     options, never tensor data. ``device`` is where the tensors must live: "cpu", "cuda" or "any".
-    A kernel of negative ``preference`` is used only when asked for by name.
+    A kernel of negative ``preference`` is used only when asked for by name. ``suits(call)`` is
+    False for calls that it serves, but others serve faster: unasked, it comes after those.
     """
 
     op: str
@@ -150,6 +156,7 @@ class Kernel:
     deterministic: bool = True
     preference: int = 0
     supports: Callable[[Call], str | None] = supports_all
+    suits: Callable[[Call], bool] = suits_all
 
     def __repr__(self) -> str:
         return f"<{self.op}: {self.name}>"

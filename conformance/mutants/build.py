@@ -60,13 +60,13 @@ class Toolchain:
         return into
 
     def _linked(self, clean: Path, mutated: Path, into: Path) -> list[str]:
-        command, exchanged = list(self.link), 0
-        for i, word in enumerate(command):
-            if self.folder / word == clean:
-                command[i] = str(mutated)
-                exchanged += 1
-        if exchanged != 1:
-            raise BuildError(f"the link command names {clean.name} {exchanged} times, not once")
+        command = [word for word in self.link if self.folder / word != clean]
+        if len(command) != len(self.link) - 1:
+            times = len(self.link) - len(command)
+            raise BuildError(f"the link command names {clean.name} {times} times, not once")
+        # First, because of a template that several units instantiate the linker keeps the first.
+        objects = [i for i, word in enumerate(command) if word.endswith(".o")]
+        command.insert(min(objects, default=1), str(mutated))
         command[command.index("-o") + 1] = str(into)
         return command
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from yaie import ops
 from yaie.compare import FLOAT32_THROUGHOUT, Contract
-from yaie.op import Call, Kernel, supports_all
+from yaie.op import Call, Kernel, suits_all, supports_all
 
 FACES = {"simt": "cpu", "cuda": "cuda"}
 """Each face, and where its tensors must live."""
@@ -100,6 +100,7 @@ class Variant:
     supports: Callable[[Call], str | None] = supports_all
     contract: Contract = FLOAT32_THROUGHOUT
     preference: int = 0
+    suits: Callable[[Call], bool] = suits_all
 
 
 def _append_kv(variant: str) -> Callable[[Face], Callable[..., Any]]:
@@ -522,6 +523,13 @@ def _mma_decode_supports(call: Call) -> str | None:
     return _tensor_cores("mma_decode", call) or _unaligned_caches(call)
 
 
+def _many_queries(call: Call) -> bool:
+    """Whether the query heads of a KV head fill more than the one tile of 16 rows, on average, that
+    mma_decode has for a sequence. (The lengths themselves are on the device.)"""
+    rows = call.axes["T"] * call.axes["Hq"] // max(call.axes["Hk"], 1)
+    return rows > 16 * call.axes["B"]
+
+
 def _mma_prefill_supports(call: Call) -> str | None:
     return _tensor_cores("mma_prefill", call) or _unaligned_caches(call) or _too_many_rows(call)
 
@@ -597,7 +605,8 @@ VARIANTS = (
         _paged_attention("mma_prefill"),
         _mma_prefill_supports,
         ON_TENSOR_CORES,
-        preference=15,
+        preference=25,
+        suits=_many_queries,
     ),
     Variant("varlen_attention", "naive", _varlen_attention("naive"), _varlen_naive_supports),
     Variant(
@@ -657,5 +666,6 @@ def register() -> None:
                     contract=variant.contract,
                     preference=20 + variant.preference if device == "cuda" else -1,
                     supports=variant.supports,
+                    suits=variant.suits,
                 )
             )
