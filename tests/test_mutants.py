@@ -55,7 +55,9 @@ def test_is_described(planted):
         assert name in ops.get(planted.op).kernels
         assert planted.in_python or Trial(planted, name).unit in OURS
         assert planted.in_python != name.startswith("simt.")
-    assert planted.survives is None or len(planted.survives) > 20
+    for words in (planted.survives, planted.open):
+        assert words is None or len(words) > 20
+    assert planted.survives is None or planted.open is None
 
 
 @pytest.mark.parametrize("op", ops.OPS)
@@ -160,6 +162,14 @@ def test_status_is_0_when_every_fate_is_the_expected_one():
 )
 def test_status_is_1_when_one_is_not(bad):
     assert status([row(KILLED), bad]) == 1
+
+
+def test_a_debt_is_told_and_does_not_fail_the_run():
+    rows = [row(KILLED), row(SURVIVED, id="n", open="needs rows that nobody draws")]
+    assert status(rows) == 0
+    assert "1 of 2 mutants killed (50.0%); 1 survive and should not (open)" in table.score(rows)
+    page = table.markdown(rows, "python -m conformance.mutants", "default", 400, 30.0)
+    assert "- `n`: needs rows that nobody draws." in page
 
 
 def test_status_is_3_when_nothing_ran(capsys, tmp_path):

@@ -39,8 +39,9 @@ class Mutant:
     """A defect that judging the kernels named must show: one of theirs, of a host structure, or of
     the reference that they are compared with. ``file`` is a source under csrc/, or one of yaie/.
     ``survives`` is the reason, for a reader to verify, why the default profile does not find it;
-    without one it must die. ``expect`` is another fate than "killed" only for the mutants that test
-    this tool."""
+    without one it must die. ``open`` says what the suite lacks where it survives for no good
+    reason: a debt that is published, and does not fail a run. ``expect`` is another fate than
+    "killed" only for the mutants that test this tool."""
 
     id: str
     op: str
@@ -50,6 +51,7 @@ class Mutant:
     source: str
     edits: tuple[Edit, ...]
     survives: str | None = None
+    open: str | None = None
     expect: Expected = "killed"
 
     @property

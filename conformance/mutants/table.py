@@ -52,9 +52,14 @@ class Row:
         return self.fate.status == "survived" and self.trial.mutant.survives is not None
 
     @property
+    def open(self) -> bool:
+        """It survived for no good reason, and the catalogue says so."""
+        return self.fate.status == "survived" and self.trial.mutant.open is not None
+
+    @property
     def as_expected(self) -> bool:
         """False is what makes the run fail."""
-        return self.fate.status == self.trial.mutant.expect or self.excused
+        return self.fate.status == self.trial.mutant.expect or self.excused or self.open
 
     @property
     def verdict(self) -> str:
@@ -65,6 +70,8 @@ class Row:
             return f"{self.fate.status}, as it must"
         if self.tests_the_tool or self.fate.status == "error":
             return self.fate.status.upper()
+        if self.open:
+            return "survives, open"
         return "survives, excused" if self.excused else "SURVIVES"
 
     @property
@@ -115,7 +122,8 @@ def score(rows: Sequence[Row]) -> str:
     words += [
         f"{count} {what}"
         for what, count in (
-            ("SURVIVE", sum(r.fate.status == "survived" and not r.excused for r in real)),
+            ("survive and should not (open)", sum(row.open for row in real)),
+            ("SURVIVE", sum(r.fate.status == "survived" and not r.as_expected for r in real)),
             ("DO NOT BUILD OR RUN", sum(r.fate.status == "error" for r in real)),
         )
         if count
@@ -135,10 +143,10 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         if not row.as_expected:
             reason = f"\n{row.fate.reason}" if row.fate.reason else f": {mutant.what}"
             lines.append(f"{row.verdict}  {where}{reason}")
-        elif row.excused:
-            lines.append(f"survives  {where}: {mutant.survives}")
-        elif mutant.survives is not None:
-            lines.append(f"killed, though its excuse says it cannot be: {where}")
+        elif row.excused or row.open:
+            lines.append(f"survives  {where}: {mutant.survives or mutant.open}")
+        elif mutant.survives is not None or mutant.open is not None:
+            lines.append(f"killed, though the catalogue says that it survives: {where}")
     return lines
 
 
@@ -168,6 +176,10 @@ def markdown(rows: Sequence[Row], command: str, profile: str, examples: int, shr
         parts.append(
             "".join(f"- `{r.trial.mutant.id}`: {r.trial.mutant.survives}.\n" for r in survivors)
         )
+    debts = [row for row in order(rows) if row.open]
+    if debts:
+        parts.append("## Survivors that should not, and what is missing\n")
+        parts.append("".join(f"- `{r.trial.mutant.id}`: {r.trial.mutant.open}.\n" for r in debts))
     return "\n".join(parts)
 
 
