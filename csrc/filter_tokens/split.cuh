@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(sampling::kPartThreads, 2)
     const Filter filter = filters.row(part.row);
     const Shares shares{state, filter, sampling::Sieve(state, filter)};
     float* result = probs + part.row * row.vocabulary;
-    sampling::for_chunks<sampling::kAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
+    sampling::for_chunks<sampling::kAhead / 2>(row, part, -INFINITY, [&](int chunk, float4 x) {
         if (chunk >= part.last) return;
         const int v = row.first_token(chunk);
         const float4 share = make_float4(shares.of(x.x, v), shares.of(x.y, v + 1),

@@ -483,13 +483,13 @@ __global__ void __launch_bounds__(Tile::kThreads)
     Cursor cursor;
     const int64_t total = find_start<Tile>(cursor, p.group, kv, options);
     const int64_t busy = busy_blocks(total, gridDim.x), start = stretch(total, blockIdx.x, busy);
-    const int64_t tiles = stretch(total, blockIdx.x + 1, busy) - start;
+    const int tiles = static_cast<int>(stretch(total, blockIdx.x + 1, busy) - start);  // of a block
     Begun begun{};
 
     // pass 1: fill all stages but one
     Loader<Tile> loader;
     if (tiles > 0) loader.begin(cursor, kv);
-    int64_t copied = 0;
+    int copied = 0;
     const auto copy_next = [&]() {
         if (copied < tiles) {
             loader.copy(stages + copied % Tile::kStages * kStage, kv);
@@ -502,7 +502,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
     // pass 2: tile by tile
     WarpState<Tile> state;
     bool began = true;  // this block began the unit
-    for (int64_t i = 0; i < tiles; ++i) {
+    for (int i = 0; i < tiles; ++i) {
         if (i == 0 || cursor.tile == 0) {
             load_queries<Tile>(q_tile, p, kv, cursor);
             state.begin(p.group, options, cursor);
