@@ -1,0 +1,112 @@
+"""A Case for every edge of every op, in edges.toml: each kernel is judged on all of them, in every
+profile. What is left to chance alone is sometimes not drawn.
+
+``python -m conformance.edges`` draws them anew from the strategies; needed when an op has a new
+edge or its Case a new field."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from conformance import strategies
+from yaie import kernels, ops
+from yaie.arena import Arena
+from yaie.fill import Fill
+from yaie.op import Op
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there, so it is installed
+
+FILE = Path(__file__).with_suffix(".toml")
+ROUNDS, ROUND = 16, 250
+"""Cases are drawn in rounds of so many, until there are candidates for all edges."""
+CANDIDATES = 8
+"""Cases among which the one is kept that most kernels of the op take."""
+
+
+def cases(op: Op) -> dict[str, Any]:
+    """The Case of each of an op's edges, by the edge's name."""
+    table = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op.name, {})
+    return {edge: op.parse_case(text) for edge, text in table.items()}
+
+
+def draw(op: Op) -> dict[str, Any]:
+    """For each edge, of the first few drawn Cases that meet it, one that most kernels take."""
+    found: dict[str, list[Any]] = {edge: [] for edge in op.edges}
+    for number in range(ROUNDS):
+        _collect(op, number, found)
+        if all(len(candidates) >= CANDIDATES for candidates in found.values()):
+            break
+    missing = [edge for edge, candidates in found.items() if not candidates]
+    if missing:
+        raise ValueError(f"{op.name}: {ROUNDS * ROUND} drawn cases meet none of: {', '.join(missing)}")
+    return {edge: max(candidates, key=lambda c: _taken(op, c)) for edge, candidates in found.items()}
+
+
+def _collect(op: Op, number: int, found: dict[str, list[Any]]) -> None:
+    """Add what one round of draws meets."""
+
+    @seed(number)
+    @settings(
+        max_examples=ROUND,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=strategies.of(op.name))
+    def collect(case: Any) -> None:
+        for edge, met in op.edges.items():
+            if len(found[edge]) < CANDIDATES and case not in found[edge] and met(case):
+                found[edge].append(case)
+
+    collect()
+
+
+def _taken(op: Op, case: Any) -> tuple[int, int]:
+    """How many kernels take a case; then, whether its tensors are of an ordinary size."""
+    arena = Arena()
+    args, options = op.inputs(case, Fill(arena, case.seed))
+    call = op.bind(**args, **options)
+    kernels_taking = sum(kernel.supports(call) is None for kernel in op.kernels.values())
+    return kernels_taking, -len(arena.extents)
+
+
+def write(chosen: dict[str, dict[str, Any]]) -> None:
+    """Write edges.toml."""
+    FILE.write_text("\n".join(_lines(chosen)) + "\n", encoding="utf-8")
+
+
+def _lines(chosen: dict[str, dict[str, Any]]) -> Iterator[str]:
+    yield "# A Case for every edge of every op. Made by `python -m conformance.edges`."
+    for name, by_edge in chosen.items():
+        yield f"\n[{name}]"
+        for edge, case in by_edge.items():
+            yield f"{_quoted(edge)} = {_quoted(repr(case))}"
+
+
+def _quoted(text: str) -> str:
+    assert "\n" not in text
+    return f"'{text}'" if "'" not in text else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def main() -> int:
+    """Draw all, op by op."""
+    kernels.load()
+    chosen = {}
+    for op in ops.OPS.values():
+        chosen[op.name] = draw(op)
+        print(f"{op.name}: {len(chosen[op.name])} edges", file=sys.stderr)
+    write(chosen)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
