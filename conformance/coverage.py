@@ -11,6 +11,7 @@ import pytest
 
 from yaie import ops
 
+
 class Coverage:
     """Counts the edges in the records of a run, and fails it where one is missing. A run that was
     told to leave out ops, kernels or tests is not failed: what it left out may be what meets the

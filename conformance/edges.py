@@ -6,6 +6,7 @@ edge or its Case a new field."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +47,12 @@ def draw(op: Op) -> dict[str, Any]:
             break
     missing = [edge for edge, candidates in found.items() if not candidates]
     if missing:
-        raise ValueError(f"{op.name}: {ROUNDS * ROUND} drawn cases meet none of: {', '.join(missing)}")
-    return {edge: max(candidates, key=lambda c: _taken(op, c)) for edge, candidates in found.items()}
+        raise ValueError(
+            f"{op.name}: {ROUNDS * ROUND} drawn cases meet none of: {', '.join(missing)}"
+        )
+    return {
+        edge: max(candidates, key=lambda c: _taken(op, c)) for edge, candidates in found.items()
+    }
 
 
 def _collect(op: Op, number: int, found: dict[str, list[Any]]) -> None:
@@ -93,8 +98,7 @@ def _lines(chosen: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    assert "\n" not in text
-    return f"'{text}'" if "'" not in text else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return json.dumps(text) if "'" in text else f"'{text}'"  # either is a string of TOML
 
 
 def main() -> int:

@@ -5,9 +5,24 @@ floats: a Case shrinks to a small shape, and its repr is the reproduction. Each 
 from __future__ import annotations
 
 import importlib
+from functools import cache, lru_cache
 from typing import Any
 
 from hypothesis import strategies as st
+
+
+@lru_cache(maxsize=None, typed=True)
+def among(*values: Any) -> st.SearchStrategy[Any]:
+    """One of these values. The same ones give the same strategy, so that Hypothesis, which looks
+    every strategy over before its first use, does it once and not for every Case."""
+    return st.sampled_from(values)
+
+
+@cache
+def integers(least: int, most: int) -> st.SearchStrategy[int]:
+    """A whole number from ``least`` to ``most``, looked over once as ``among``."""
+    return st.integers(least, most)
+
 
 FLOATS = st.sampled_from(["float32", "float16", "bfloat16"])
 NARROW = st.sampled_from(["float16", "bfloat16"])
@@ -34,44 +49,50 @@ def of(op: str) -> st.SearchStrategy[Any]:
 SEVERAL_TILES = st.sampled_from([127, 128, 129, 192, 255, 256, 257, 300])
 
 
+@cache
+def _lengths(page_size: int) -> st.SearchStrategy[int]:
+    """Numbers of keys: few, around the edges of tiles and of pages, any."""
+    return st.one_of(
+        st.integers(0, 9),
+        TILE_EDGES,
+        SEVERAL_TILES,
+        st.builds(lambda a, r: max(0, 128 * a + r), st.integers(0, 3), st.integers(-9, 9)),
+        st.integers(1, 4).map(lambda n: min(n * page_size, 300)),
+        st.integers(1, 3).map(lambda n: min(n * page_size + 1, 300)),
+        st.integers(0, 200),
+    )
+
+
+@cache
 @st.composite
 def sequence(draw: st.DrawFn, page_size: int) -> tuple[int, int]:
     """(q_len, kv_len): decode, a chunk after a prefix, a whole prompt, or something degenerate."""
-    kv_len = draw(
-        st.one_of(
-            st.integers(0, 9),
-            TILE_EDGES,
-            SEVERAL_TILES,
-            st.builds(lambda a, r: max(0, 128 * a + r), st.integers(0, 3), st.integers(-9, 9)),
-            st.integers(1, 4).map(lambda n: min(n * page_size, 300)),
-            st.integers(1, 3).map(lambda n: min(n * page_size + 1, 300)),
-            st.integers(0, 200),
-        )
-    )
-    kind = draw(st.sampled_from(["decode", "chunk", "prompt", "decode", "chunk", "none", "more"]))
+    kv_len = draw(_lengths(page_size))
+    kind = draw(among("decode", "chunk", "prompt", "decode", "chunk", "none", "more"))
     if kind == "decode":
         return 1, kv_len
     if kind == "chunk":
-        return draw(st.integers(1, 5)), kv_len
+        return draw(integers(1, 5)), kv_len
     if kind == "prompt":
         return min(kv_len, 20), min(kv_len, 20)
-    return (0, kv_len) if kind == "none" else (min(kv_len, 8) + draw(st.integers(1, 3)), kv_len)
+    return (0, kv_len) if kind == "none" else (min(kv_len, 8) + draw(integers(1, 3)), kv_len)
 
 
+@cache
 @st.composite
 def mask_options(draw: st.DrawFn) -> dict[str, Any]:
     """Mask and score options; none in half of the cases, so that scores are as the family made
     them."""
-    causal = draw(st.sampled_from([True, True, False]))
+    causal = draw(among(True, True, False))
     if draw(st.booleans()):
         return {"causal": causal}
-    left = draw(st.sampled_from([-1, 0, 1, 3, 16, 63, 64, 127, 128, 200, 255, 2**31 - 1]))
-    right = -1 if causal else draw(st.sampled_from([-1, 0, 2, 40, 2**31 - 1]))
+    left = draw(among(-1, 0, 1, 3, 16, 63, 64, 127, 128, 200, 255, 2**31 - 1))
+    right = -1 if causal else draw(among(-1, 0, 2, 40, 2**31 - 1))
     return {
         "causal": causal,
         "window": (left, right),
-        "softcap": draw(st.sampled_from([0.0, 20.0, 1.5])),
-        "scale": draw(st.sampled_from([None, 0.05, 1.0, -0.3, 0.0])),
+        "softcap": draw(among(0.0, 20.0, 1.5)),
+        "scale": draw(among(None, 0.05, 1.0, -0.3, 0.0)),
     }
 
 
@@ -80,31 +101,32 @@ RARELY = st.sampled_from([False] * 13 + [True])
 WIDE_LENGTHS = st.sampled_from([1, 17, 33, 65, 129, 300])
 
 
+@cache
 @st.composite
 def wide(draw: st.DrawFn) -> dict[str, Any]:
     """One axis far beyond the ordinary, the others small so that it stays cheap. Each shrinks to an
     ordinary size."""
-    axis = draw(st.sampled_from([*["context", "pages", "batch", "queries"] * 2, "group", "splits"]))
+    axis = draw(among(*["context", "pages", "batch", "queries"] * 2, "group", "splits"))
     if axis == "context":
         return {"Hk": 1, "D": 8, "Dv": 8, "sequences": [(1, draw(LONG_CONTEXT))]}
     if axis == "pages":
-        kv_len = draw(st.integers(1, 9))
+        kv_len = draw(integers(1, 9))
         spare = draw(MANY_PAGES)
         return {"S": 1, "Hk": 1, "D": 8, "Dv": 8, "sequences": [(1, kv_len)], "spare": spare}
     if axis == "batch":
-        size = draw(st.sampled_from([1, *[6, 9, 17, 40] * 2]))
-        lengths = draw(st.lists(st.integers(1, 20), min_size=size, max_size=size))
+        size = draw(among(1, *[6, 9, 17, 40] * 2))
+        lengths = draw(st.lists(integers(1, 20), min_size=size, max_size=size))
         return {"Hk": 1, "D": 8, "Dv": 8, "G": 1, "sequences": [(1, n) for n in lengths]}
     if axis == "queries":
         q_len = draw(WIDE_LENGTHS)
         return {"Hk": 1, "D": 8, "Dv": 8, "G": 1, "sequences": [(q_len, q_len + draw(TOKENS))]}
     if axis == "group":
-        return {"D": 8, "Dv": 8, "G": draw(st.sampled_from([1, 16, 17, 32, 64]))}
-    D = draw(st.sampled_from([64, 128, 256]))
-    length = draw(st.sampled_from([1, 301, 400, 512, 700, 1000]))
+        return {"D": 8, "Dv": 8, "G": draw(among(1, 16, 17, 32, 64))}
+    D = draw(among(64, 128, 256))
+    length = draw(among(1, 301, 400, 512, 700, 1000))
     return {
         "Hk": 1,
-        "G": draw(st.sampled_from([1, 4])),
+        "G": draw(among(1, 4)),
         "D": D,
         "Dv": D,
         "sequences": [(1, length)],

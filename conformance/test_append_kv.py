@@ -7,7 +7,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.strategies import FAR_ELEMENTS, FLOATS, HEAD_DIMS, NARROW, RARELY, SEEDS, TOKENS
+from conformance.strategies import (
+    FAR_ELEMENTS,
+    FLOATS,
+    HEAD_DIMS,
+    NARROW,
+    RARELY,
+    SEEDS,
+    TOKENS,
+    among,
+    integers,
+)
 from yaie import ops
 from yaie.fill import LAYOUTS
 
@@ -17,27 +27,27 @@ OP = ops.append_kv
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     far = draw(RARELY)
-    S = draw(st.integers(1, 17))
-    P = draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
-    Hk, D = draw(st.integers(1, 4)), draw(HEAD_DIMS)
+    S = draw(integers(1, 17))
+    P = draw(among(2, 1, 3, 4, 5, 6, 6, 0))
+    Hk, D = draw(integers(1, 4)), draw(HEAD_DIMS)
     Dv = draw(st.one_of(st.just(D), HEAD_DIMS))
-    if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
-        S, P, Hk, D, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 8, 8
+    if draw(integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
+        S, P, Hk, D, Dv = 256, draw(among(3, 300, 300, 300)), 1, 8, 8
     if far:
-        S, Hk, D, Dv = 16, 1, 128, draw(st.sampled_from([128, 8]))
+        S, Hk, D, Dv = 16, 1, 128, draw(among(128, 8))
         P = FAR_ELEMENTS // (S * D)
     return ops.append_kv.Case(
-        T=min(draw(st.one_of(TOKENS, st.integers(0, 600), st.just(600))), P * S),
+        T=min(draw(st.one_of(TOKENS, integers(0, 600), st.just(600))), P * S),
         P=P,
         S=S,
         Hk=Hk,
         D=D,
         Dv=Dv,
         dtype=draw(NARROW if far else FLOATS),
-        skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
-        layout=draw(st.sampled_from(LAYOUTS)),
-        cache_shift=draw(st.sampled_from([0, 0, 1, 2])),
-        family=draw(st.sampled_from(["normal", "bits"])),
+        skip=draw(among(0, 0, 0, 2, 3, 4, 1)),
+        layout=draw(among(*LAYOUTS)),
+        cache_shift=draw(among(0, 0, 1, 2)),
+        family=draw(among("normal", "bits")),
         seed=draw(SEEDS),
     )
 

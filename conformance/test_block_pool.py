@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among
 from yaie import ops
 from yaie.ops._page_counts import FORMS, PageCounts, Session
 
@@ -26,7 +26,7 @@ STEPS = st.tuples(st.sampled_from(KINDS), RECENT, st.lists(RECENT, max_size=3))
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     """Programs that name the pages handed out last, and now and then one that never was."""
-    P = draw(st.sampled_from([3, 4, 6, 2, 1, 0]))
+    P = draw(among(3, 4, 6, 2, 1, 0))
     program: list[tuple[Any, ...]] = []
     session = Session(P, PageCounts(P))
 
@@ -34,7 +34,7 @@ def cases(draw: st.DrawFn) -> Any:
         known = len(session.handles.pages)
         return known - 1 - n % known if known and n < 9 else known * (n - 8) - 1
 
-    fewest = draw(st.sampled_from([0, 5, 10, 15]))
+    fewest = draw(among(0, 5, 10, 15))
     for kind, n, several in draw(st.lists(STEPS, min_size=fewest, max_size=30)):
         size = (1, 2, 0, 1, 2, 3, 1, 1, 5, -1)[n]
         named = tuple(handle(k) for k in (n, *several))

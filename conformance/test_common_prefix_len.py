@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among, integers
 from yaie import ops
 from yaie.ops.common_prefix_len import FAMILIES
 
@@ -20,14 +21,19 @@ OP = ops.common_prefix_len
 PAGES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 100])
 
 
+@cache
+def _shared(page: int) -> st.SearchStrategy[int]:
+    near = st.builds(lambda n, r: max(0, n * page + r), integers(0, 3), integers(-1, 1))
+    return st.one_of(integers(0, 9), near, among(31, 32, 33, 255, 256, 257, 300))
+
+
+@cache
 @st.composite
 def pair(draw: st.DrawFn, page: int) -> tuple[int, int, int]:
     """(length of a, length of b, shared): prefixes, and differences around the ends of pages."""
-    near = st.builds(lambda n, r: max(0, n * page + r), st.integers(0, 3), st.integers(-1, 1))
-    length = st.one_of(st.integers(0, 9), near, st.sampled_from([31, 32, 33, 255, 256, 257, 300]))
-    shared = draw(length)
-    kind = draw(st.sampled_from(["differ", "a ends", "b ends", "equal", "differ"]))
-    more = st.integers(1, 2 * page)
+    shared = draw(_shared(page))
+    kind = draw(among("differ", "a ends", "b ends", "equal", "differ"))
+    more = integers(1, 2 * page)
     a = shared + (draw(more) if kind in ("differ", "b ends") else 0)
     b = shared + (draw(more) if kind in ("differ", "a ends") else 0)
     return a, b, shared
@@ -36,17 +42,17 @@ def pair(draw: st.DrawFn, page: int) -> tuple[int, int, int]:
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     page = draw(PAGES)
-    fewest = draw(st.sampled_from([1, 1, 2, 3, 0]))
+    fewest = draw(among(1, 1, 2, 3, 0))
     pairs = draw(st.lists(pair(page), min_size=fewest, max_size=5))
-    pairs *= draw(st.sampled_from([1, 1, 1, 1, 40]))
+    pairs *= draw(among(1, 1, 1, 1, 40))
     a, b, common = zip(*pairs, strict=True) if pairs else ((), (), ())
     return ops.common_prefix_len.Case(
         lens_a=a,
         lens_b=b,
         common=common,
         page=page,
-        after=draw(st.sampled_from(["random", "equal"])),
-        family=draw(st.sampled_from(FAMILIES)),
+        after=draw(among("random", "equal")),
+        family=draw(among(*FAMILIES)),
         seed=draw(SEEDS),
     )
 

@@ -7,7 +7,15 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.strategies import FAR_ELEMENTS, HEAD_DIMS, MANY_PAGES, RARELY, SEEDS
+from conformance.strategies import (
+    FAR_ELEMENTS,
+    HEAD_DIMS,
+    MANY_PAGES,
+    RARELY,
+    SEEDS,
+    among,
+    integers,
+)
 from yaie import ops
 from yaie.ops.copy_blocks import KINDS, LAYERS
 
@@ -24,15 +32,15 @@ BIG_PAGES = st.sampled_from(
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     far = draw(RARELY)
-    P = draw(st.one_of(st.integers(2, 12), st.integers(2, 12), st.integers(1, 12)))
-    L = draw(st.sampled_from([2, 1, 3, 4, 2, 3, 65, 130, 0]))  # a launch takes 64
-    dims = HEAD_DIMS if L < 5 else st.sampled_from([8, 1, 3])
+    P = draw(st.one_of(integers(2, 12), integers(2, 12), integers(1, 12)))
+    L = draw(among(2, 1, 3, 4, 2, 3, 65, 130, 0))  # a launch takes 64
+    dims = HEAD_DIMS if L < 5 else among(8, 1, 3)
     page = st.tuples(st.integers(1, 9), st.integers(1, 3), dims)
     if L < 5:
         page = st.one_of(page, page, BIG_PAGES)
-    extreme, dtypes = draw(st.integers(0, 23)), COPIED_DTYPES
+    extreme, dtypes = draw(integers(0, 23)), COPIED_DTYPES
     if extreme >= 21:  # tens of pairs
-        P, L, page = draw(st.sampled_from([2, 24, 64, 200])), min(L, 2), st.just((1, 1, 8))
+        P, L, page = draw(among(2, 24, 64, 200)), min(L, 2), st.just((1, 1, 8))
     if extreme == 20:  # page ids beyond 16 bits
         P, L, page = draw(MANY_PAGES), min(L, 2), st.just((1,))
     if far:
@@ -47,9 +55,9 @@ def cases(draw: st.DrawFn) -> Any:
                 st.integers(1, 9), st.just(min(P, 100)), st.integers(0, 9), st.integers(10, 100)
             )
         ),
-        dtype=draw(st.sampled_from(dtypes)),
-        kind=draw(st.sampled_from([*KINDS, "distinct", "mixed", "fan-out"])),
-        layers=draw(st.sampled_from(LAYERS)),
+        dtype=draw(among(*dtypes)),
+        kind=draw(among(*KINDS, "distinct", "mixed", "fan-out")),
+        layers=draw(among(*LAYERS)),
         seed=draw(SEEDS),
     )
 

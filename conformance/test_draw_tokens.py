@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among, integers
 from conformance.test_filter_tokens import SMALL, in_order, layout, one_row
 from yaie import ops
 from yaie.compare import Statistic
@@ -18,9 +18,7 @@ from yaie.ops import _rows as rows
 
 OP = ops.draw_tokens
 
-KEYS = st.one_of(
-    st.sampled_from([0, 2**63 - 1, -1, -(2**63), 2**32]), st.integers(-(2**63), 2**63 - 1)
-)
+KEYS = st.one_of(among(0, 2**63 - 1, -1, -(2**63), 2**32), st.integers(-(2**63), 2**63 - 1))
 POSITIONS = st.one_of(st.integers(0, 100), st.sampled_from([2**31 - 1, -1, 0]))
 
 
@@ -32,10 +30,10 @@ def noise(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def known_noise(draw: st.DrawFn) -> dict[str, Any]:
     """A draw whose bits are extreme, and a row on which that matters."""
-    kind = draw(st.sampled_from(["one", "rare", "one", "rare", "tails"]))
+    kind = draw(among("one", "rare", "one", "rare", "tails"))
     table = {"rare": rows.LEAST_BITS, "one": rows.MOST_BITS, "tails": rows.TAIL_WINS}[kind]
     (key, position), token = draw(st.sampled_from(sorted(table.items())))
-    V = 10_001 if kind == "tails" else draw(st.integers(64, 300))
+    V = 10_001 if kind == "tails" else draw(integers(64, 300))
     at = token if kind == "one" else 0
     return {"family": kind, "key": key, "position": position, "V": V, "at": at, "B": 1}
 
@@ -43,11 +41,11 @@ def known_noise(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     size = draw(layout()) | draw(noise())
-    size["family"] = draw(st.sampled_from(sorted(rows.WEIGHTS)))
-    size["at"] = draw(st.integers(0, size["V"] - 1))
-    if draw(st.sampled_from([True, *[False] * 9])):
-        size |= {"B": draw(st.sampled_from([3, 50, 150])), "V": draw(SMALL)}  # close races
-    elif draw(st.sampled_from([True, False, False, False])):
+    size["family"] = draw(among(*sorted(rows.WEIGHTS)))
+    size["at"] = draw(integers(0, size["V"] - 1))
+    if draw(among(True, *[False] * 9)):
+        size |= {"B": draw(among(3, 50, 150)), "V": draw(SMALL)}  # close races
+    elif draw(among(True, False, False, False)):
         size |= draw(known_noise())
     return OP.Case(**size)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws, peers
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among, integers
 from yaie import ops
 from yaie.ops import _rows as rows
 
@@ -19,7 +19,7 @@ OP = ops.filter_tokens
 
 SMALL = st.integers(1, 20)
 VOCABULARIES = st.one_of(
-    SMALL, SMALL, st.sampled_from([31, 32, 33, 64, 100, 255, 256, 257]), st.integers(1, 5000)
+    SMALL, SMALL, among(31, 32, 33, 64, 100, 255, 256, 257), st.integers(1, 5000)
 )
 TELLING = ["normal", "geometric", "spiky", "masked", "onehot", "tail"]
 TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours", "huge"]
@@ -32,19 +32,19 @@ TEMPERATURES = st.sampled_from([*[1.0] * 5, 0.5, 2.5, 0.0, 1e-7, 1e-6, 1e6, 1e-4
 @st.composite
 def layout(draw: st.DrawFn) -> dict[str, Any]:
     """Sizes, layout and family of a batch of rows."""
-    V, B = draw(VOCABULARIES), draw(st.sampled_from([1, 2, 3, 4] * 3 + [0]))
-    kind = draw(st.sampled_from([*["plain"] * 17, "rows", "rows", "wide"]))
+    V, B = draw(VOCABULARIES), draw(among(*[1, 2, 3, 4] * 3, 0))
+    kind = draw(among(*["plain"] * 17, "rows", "rows", "wide"))
     if kind == "wide":
         V, B = draw(WIDE), 1
     if kind == "rows":
-        V, B = draw(SMALL), draw(st.sampled_from([3, 17, 33, 70]))
+        V, B = draw(SMALL), draw(among(3, 17, 33, 70))
     return {
         "B": B,
         "V": V,
-        "mates": draw(st.sampled_from(["same", "mixed"])),
-        "gap": draw(st.sampled_from([0, 0, 1, 3, 4, 8])),
-        "shift": draw(st.sampled_from([0, 0, 1, 2, 4])),
-        "family": draw(st.sampled_from([*sorted(rows.LOGITS), *TELLING * 2])),
+        "mates": draw(among("same", "mixed")),
+        "gap": draw(among(0, 0, 1, 3, 4, 8)),
+        "shift": draw(among(0, 0, 1, 2, 4)),
+        "family": draw(among(*sorted(rows.LOGITS), *TELLING * 2)),
         "seed": draw(SEEDS),
     }
 
@@ -52,12 +52,12 @@ def layout(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def several_filters(draw: st.DrawFn, V: int) -> dict[str, Any]:
     """Filters of which each sees what the one before it has left."""
-    k, p, m = draw(st.sampled_from([(1, 1, 0), (0, 1, 1), (1, 1, 1), (0, 0, 0)]))
+    k, p, m = draw(among((1, 1, 0), (0, 1, 1), (1, 1, 1), (0, 0, 0)))
     return {
-        "temperature": draw(st.sampled_from([1.0, 0.7, 2.5, 4.0])),
-        "top_k": draw(st.integers(2, max(2, min(V - 1, 12)))) if k else V,
-        "top_p": draw(st.sampled_from([0.5, 0.3, 0.6, 0.75, 0.9])) if p else 1.0,
-        "min_p": draw(st.sampled_from([0.3, 0.05, 0.1, 0.5])) if m else 0.0,
+        "temperature": draw(among(1.0, 0.7, 2.5, 4.0)),
+        "top_k": draw(integers(2, max(2, min(V - 1, 12)))) if k else V,
+        "top_p": draw(among(0.5, 0.3, 0.6, 0.75, 0.9)) if p else 1.0,
+        "min_p": draw(among(0.3, 0.05, 0.1, 0.5)) if m else 0.0,
     }
 
 
@@ -72,11 +72,11 @@ def parameters(draw: st.DrawFn, V: int, family: str) -> dict[str, Any]:
         "flat": [1.0, 0.0, 0.0],
         "ties": [1.0, 0.0, 0.7],
     }
-    temperature = draw(st.sampled_from(telling[family]) if family in telling else TEMPERATURES)
-    top_k = draw(st.one_of(st.just(2**31 - 1), st.integers(1, 6), st.integers(1, 2 * V)))
+    temperature = draw(among(*telling[family]) if family in telling else TEMPERATURES)
+    top_k = draw(st.one_of(st.just(2**31 - 1), integers(1, 6), integers(1, 2 * V)))
     return {
         "temperature": temperature,
-        "top_k": draw(st.sampled_from([top_k, top_k, top_k, V, V + 1, 1])),
+        "top_k": draw(among(top_k, top_k, top_k, V, V + 1, 1)),
         "top_p": draw(TOP_PS),
         "min_p": draw(MIN_PS),
     }

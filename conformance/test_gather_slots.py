@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,21 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import MANY_PAGES, PAGE_SIZES, SEEDS
+from conformance.strategies import MANY_PAGES, PAGE_SIZES, SEEDS, among, integers
 from yaie import ops
 from yaie.ops._paged import TABLES
 
 OP = ops.gather_slots
 
 
+@cache
+def _spots(page_size: int) -> st.SearchStrategy[int]:
+    near = st.builds(lambda n, r: max(0, n * page_size + r), integers(0, 3), integers(-1, 1))
+    return st.one_of(integers(0, 9), near)
+
+
+@cache
 @st.composite
 def span(draw: st.DrawFn, page_size: int) -> tuple[int, int]:
     """(start, length): ends and starts inside pages and on their edges, spans of no length."""
-    at = st.one_of(
-        st.integers(0, 9),
-        st.builds(lambda n, r: max(0, n * page_size + r), st.integers(0, 3), st.integers(-1, 1)),
-    )
-    a, b = draw(at), draw(at)
+    a, b = draw(_spots(page_size)), draw(_spots(page_size))
     return (a, b) if draw(st.booleans()) else (min(a, b), abs(a - b))
 
 
@@ -33,37 +37,37 @@ def spans(draw: st.DrawFn) -> dict[str, Any]:
     """The fields that gather_kv and gather_slots share."""
     S = draw(PAGE_SIZES)
     most = 4 if S < 64 else 2
-    asked = draw(st.lists(span(S), min_size=draw(st.sampled_from([1, 1, 2, 0])), max_size=most))
-    spare = draw(st.integers(0, 3))
-    extreme = draw(st.sampled_from([*["none"] * 12, "pages", "batch", "batch", "long"]))
+    asked = draw(st.lists(span(S), min_size=draw(among(1, 1, 2, 0)), max_size=most))
+    spare = draw(integers(0, 3))
+    extreme = draw(among(*["none"] * 12, "pages", "batch", "batch", "long"))
     if extreme == "pages":
         S, asked = 1, asked[:1]
         spare = draw(MANY_PAGES)
     elif extreme == "batch":  # more sequences than a warp has threads
-        asked = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=1))
-        asked = asked * draw(st.sampled_from([1, 12, 40, 40]))
+        asked = draw(st.lists(st.tuples(integers(0, 5), integers(0, 9)), min_size=1))
+        asked = asked * draw(among(1, 12, 40, 40))
     elif extreme == "long":
         asked = [
             (0, 1),
-            (draw(st.integers(0, 9)), draw(st.sampled_from([1, 257, 600, 1025, 2500]))),
+            (draw(integers(0, 9)), draw(among(1, 257, 600, 1025, 2500))),
         ]
     starts = tuple(start for start, _ in asked)
     return {
         "lens": tuple(length for _, length in asked),
-        "starts": starts if draw(st.sampled_from([True, True, True, False])) else (),
+        "starts": starts if draw(among(True, True, True, False)) else (),
         "S": S,
-        "table": draw(st.sampled_from(TABLES)),
+        "table": draw(among(*TABLES)),
         "spare": spare,
-        "tail": draw(st.integers(0, 2)),
-        "table_gap": draw(st.sampled_from([0, 0, 1, 3])),
-        "total": draw(st.sampled_from([True, True, False])),
+        "tail": draw(integers(0, 2)),
+        "table_gap": draw(among(0, 0, 1, 3)),
+        "total": draw(among(True, True, False)),
         "seed": draw(SEEDS),
     }
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
-    return ops.gather_slots.Case(**draw(spans()), far=draw(st.sampled_from([False, False, True])))
+    return ops.gather_slots.Case(**draw(spans()), far=draw(among(False, False, True)))
 
 
 @given(case=cases())

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among, integers
 from yaie import ops
 from yaie.arena import Arena
 from yaie.fill import Fill
@@ -24,26 +24,24 @@ WORDS = st.lists(st.integers(0, 1), max_size=8).map(tuple)
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     prompts = draw(st.lists(WORDS, max_size=6))
-    tries = st.one_of(WORDS, st.sampled_from([(), *prompts]), st.sampled_from([(0,), *prompts]))
+    tries = st.one_of(WORDS, among((), *prompts), among((0,), *prompts))
     fields: dict[str, Any] = {
         "prompts": tuple(prompts),
         "queries": tuple(draw(st.lists(tries, max_size=5))),
-        "page": draw(st.sampled_from([1, 2, 3])),
+        "page": draw(among(1, 2, 3)),
     }
-    kind = draw(st.sampled_from(["plain"] * 5 + ["chain", "siblings", "requests", "many"]))
+    kind = draw(among(*["plain"] * 5, "chain", "siblings", "requests", "many"))
     if kind != "plain":
-        fields["page"] = draw(st.sampled_from([1, 2, 3, 4, 7, 16]))
-        fields["walks"] = draw(st.sampled_from([3, 8, 40]))
+        fields["page"] = draw(among(1, 2, 3, 4, 7, 16))
+        fields["walks"] = draw(among(3, 8, 40))
     if kind in ("chain", "many"):
-        fields["chain"] = draw(st.sampled_from([2, 5, 34, 70]))
+        fields["chain"] = draw(among(2, 5, 34, 70))
     if kind in ("siblings", "many"):
-        fields["siblings"] = draw(st.sampled_from([2, 31, 33, 300, 1000]))
+        fields["siblings"] = draw(among(2, 31, 33, 300, 1000))
     if kind in ("requests", "many"):
-        fields["requests"] = draw(st.integers(1, 12))
-        fields["length"] = draw(st.sampled_from([1, 9, 40, 300, 600]))
-    return ops.match_tree.Case(
-        **fields, family=draw(st.sampled_from(["low", "high"])), seed=draw(SEEDS)
-    )
+        fields["requests"] = draw(integers(1, 12))
+        fields["length"] = draw(among(1, 9, 40, 300, 600))
+    return ops.match_tree.Case(**fields, family=draw(among("low", "high")), seed=draw(SEEDS))
 
 
 @given(case=cases())

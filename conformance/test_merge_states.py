@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conformance import laws
-from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS
+from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, among
 from yaie import ops
 from yaie.ops._merge import EMPTY, FAMILIES
 
@@ -30,19 +30,19 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "T": T,
         "H": H,
-        "D": draw(HEAD_DIMS) if T * H < 60 else draw(st.sampled_from([8, 3])),
+        "D": draw(HEAD_DIMS) if T * H < 60 else draw(among(8, 3)),
         "dtype": draw(FLOATS),
-        "empty": draw(st.sampled_from(["none", "none", "none", *EMPTY])),
-        "gap": draw(st.sampled_from([1.0, 0.0, -1.0, 3.5, 12.0, -12.0, 80.0, -80.0, 1e4, -1e4])),
-        "level": draw(st.sampled_from([0.0, 0.0, 5.0, -40.0, 1000.0, -3e4])),
-        "pad": draw(st.sampled_from([0, 0, 1, 8])),
-        "family": draw(st.sampled_from(FAMILIES)),
+        "empty": draw(among("none", "none", "none", *EMPTY)),
+        "gap": draw(among(1.0, 0.0, -1.0, 3.5, 12.0, -12.0, 80.0, -80.0, 1e4, -1e4)),
+        "level": draw(among(0.0, 0.0, 5.0, -40.0, 1000.0, -3e4)),
+        "pad": draw(among(0, 0, 1, 8)),
+        "family": draw(among(*FAMILIES)),
         "seed": draw(SEEDS),
     }
 
 
 def cases() -> st.SearchStrategy[Any]:
-    shifts = st.sampled_from([0, 0, 1, 4])
+    shifts = among(0, 0, 1, 4)
     return st.builds(lambda f, b_shift: OP.Case(**f, b_shift=b_shift), states(), shifts)
 
 

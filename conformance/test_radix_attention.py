@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws, peers
-from conformance.strategies import FLOATS, SEEDS
+from conformance.strategies import FLOATS, SEEDS, among, integers
 from yaie import ops
 from yaie.ops._paged import TABLES
 from yaie.ops.radix_attention import FAMILIES
@@ -23,56 +23,56 @@ OP = ops.radix_attention
 @st.composite
 def sequence(draw: st.DrawFn) -> tuple[int, int]:
     """(q_len, kv_len): a prompt after a cached prefix, decode, or nothing to do."""
-    kind = draw(st.sampled_from(["seven", "seven", "chunk", "decode", "prompt", "none"]))
+    kind = draw(among("seven", "seven", "chunk", "decode", "prompt", "none"))
     if kind == "seven":
-        return 7 - draw(st.integers(0, 6)), 7
-    kv_len = draw(st.one_of(st.integers(1, 20), st.integers(1, 70)))
+        return 7 - draw(integers(0, 6)), 7
+    kv_len = draw(st.one_of(integers(1, 20), integers(1, 70)))
     if kind == "chunk":
-        return draw(st.integers(1, min(kv_len, 9))), kv_len
+        return draw(integers(1, min(kv_len, 9))), kv_len
     if kind == "prompt":
         return min(kv_len, 24), min(kv_len, 24)
-    return (1, kv_len) if kind == "decode" else (0, draw(st.sampled_from([0, kv_len])))
+    return (1, kv_len) if kind == "decode" else (0, draw(among(0, kv_len)))
 
 
 @st.composite
 def masks(draw: st.DrawFn) -> dict[str, Any]:
-    causal = draw(st.sampled_from([True, True, False]))
+    causal = draw(among(True, True, False))
     if draw(st.booleans()):
         return {"causal": causal}
-    right = -1 if causal else draw(st.sampled_from([-1, 0, 2]))
+    right = -1 if causal else draw(among(-1, 0, 2))
     return {
         "causal": causal,
-        "window": (draw(st.sampled_from([-1, 0, 1, 3, 16])), right),
-        "softcap": draw(st.sampled_from([0.0, 20.0, 1.5])),
-        "scale": draw(st.sampled_from([None, 0.05, 0.3, -0.3])),
+        "window": (draw(among(-1, 0, 1, 3, 16)), right),
+        "softcap": draw(among(0.0, 20.0, 1.5)),
+        "scale": draw(among(None, 0.05, 0.3, -0.3)),
     }
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
-    fewest = draw(st.sampled_from([1, 1, 2, 2, 3, 0]))
+    fewest = draw(among(1, 1, 2, 2, 3, 0))
     batch = draw(st.lists(sequence(), min_size=fewest, max_size=4))
-    D = draw(st.sampled_from([8, 16, 32, 2, 5, 20, 64]))
+    D = draw(among(8, 16, 32, 2, 5, 20, 64))
     whole = D - D % 2
     return ops.radix_attention.Case(
         q_lens=tuple(q for q, _ in batch),
         kv_lens=tuple(kv for _, kv in batch),
-        S=draw(st.sampled_from([4, 1, 2, 3, 5, 8, 16, 64])),
-        Hk=draw(st.integers(1, 3)),
-        G=draw(st.sampled_from([1, 2, 3, 4])),
+        S=draw(among(4, 1, 2, 3, 5, 8, 16, 64)),
+        Hk=draw(integers(1, 3)),
+        G=draw(among(1, 2, 3, 4)),
         D=D,
-        E=draw(st.sampled_from([16, 8, 24, 33, 64, 128])),
-        R=draw(st.sampled_from([whole, whole, 2, max(2, whole // 2 - whole // 2 % 2)])),
-        M=max([1, *(kv for _, kv in batch)]) + draw(st.integers(0, 20)),
+        E=draw(among(16, 8, 24, 33, 64, 128)),
+        R=draw(among(whole, whole, 2, max(2, whole // 2 - whole // 2 % 2))),
+        M=max([1, *(kv for _, kv in batch)]) + draw(integers(0, 20)),
         dtype=draw(FLOATS),
         interleaved=draw(st.booleans()),
-        skip=draw(st.sampled_from([0, 0, 0, 0, 2, 3, 1])),
-        gap=draw(st.sampled_from([0, 0, 1, 3])),
-        table=draw(st.sampled_from(TABLES)),
-        spare=draw(st.integers(0, 3)),
-        tail=draw(st.integers(0, 2)),
-        cache_shift=draw(st.sampled_from([0, 0, 1, 4])),
-        family=draw(st.sampled_from(FAMILIES)),
+        skip=draw(among(0, 0, 0, 0, 2, 3, 1)),
+        gap=draw(among(0, 0, 1, 3)),
+        table=draw(among(*TABLES)),
+        spare=draw(integers(0, 3)),
+        tail=draw(integers(0, 2)),
+        cache_shift=draw(among(0, 0, 1, 4)),
+        family=draw(among(*FAMILIES)),
         seed=draw(SEEDS),
         **draw(masks()),
     )
@@ -167,7 +167,7 @@ def same_rows(law: laws.Law, a: torch.Tensor, b: torch.Tensor, model: torch.Tens
 def test_whole_is_any_chunking(law, case, length, data):
     """A prompt at once, in two chunks cut anywhere, and token by token."""
     case = prompt(length, case)
-    cut = data.draw(st.integers(0, length))
+    cut = data.draw(integers(0, length))
     args, options = law.inputs(case)
     model = model_of(law, case)
     whole = law.run({name: t.clone() for name, t in args.items()}, options)["y"]
@@ -218,9 +218,7 @@ def test_a_chunk_may_be_run_again(law, case):
         law.exact(args[name], cache, name)
 
 
-LAYERS = st.tuples(
-    st.sampled_from([1, 2]), st.sampled_from([1, 2, 3]), st.sampled_from([4, 8]), SEEDS
-)
+LAYERS = st.tuples(among(1, 2), among(1, 2, 3), among(4, 8), SEEDS)
 
 
 def layer_of(model: str, Hk: int, G: int, D: int, seed: int) -> Any:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among
 from yaie import ops
 
 OP = ops.radix_cache
@@ -41,7 +41,7 @@ def command(kind: str, word: tuple[int, ...], n: int, matches: list[int]) -> tup
 def cases(draw: st.DrawFn) -> Any:
     program: list[tuple[Any, ...]] = []
     matches: list[int] = []
-    fewest = draw(st.sampled_from([0, 6, 12, 18]))
+    fewest = draw(among(0, 6, 12, 18))
     for kind, word, n in draw(st.lists(STEPS, min_size=fewest, max_size=30)):
         if kind in ("match", "hold"):
             matches.append(len(program))
@@ -51,7 +51,7 @@ def cases(draw: st.DrawFn) -> Any:
             kind = "evict"
         program.append(command(kind, word, n, matches))
     return ops.radix_cache.Case(
-        program=tuple(program), page_size=draw(st.sampled_from([1, 2, 3])), seed=draw(SEEDS)
+        program=tuple(program), page_size=draw(among(1, 2, 3)), seed=draw(SEEDS)
     )
 
 

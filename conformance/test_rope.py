@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws, peers
-from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, TOKENS
+from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, TOKENS, among, integers
 from yaie import ops
 from yaie.fill import LAYOUTS
 from yaie.ops._rope import POSITIONS, TABLES
@@ -23,20 +23,20 @@ OP = ops.rope
 @st.composite
 def rotary(draw: st.DrawFn) -> dict[str, Any]:
     """The table, the pairs and the positions."""
-    M = draw(st.one_of(*[st.integers(1, 40)] * 4, st.sampled_from([1, 300, 66_000])))
+    M = draw(st.one_of(*[integers(1, 40)] * 4, among(1, 300, 66_000)))
     D = max(2, draw(HEAD_DIMS)) if M <= 300 else 8
     whole = D - D % 2
-    R = draw(st.sampled_from([whole, whole, 2, max(2, whole // 2 - whole // 2 % 2), whole - 2]))
+    R = draw(among(whole, whole, 2, max(2, whole // 2 - whole // 2 % 2), whole - 2))
     return {
         "D": D,
         "R": max(2, R),
         "M": M,
         "interleaved": draw(st.booleans()),
-        "positions": draw(st.sampled_from(sorted(POSITIONS))),
-        "table": draw(st.sampled_from(TABLES)),
-        "table_gap": draw(st.sampled_from([0, 0, 1, 3])),
+        "positions": draw(among(*sorted(POSITIONS))),
+        "table": draw(among(*TABLES)),
+        "table_gap": draw(among(0, 0, 1, 3)),
         "dtype": draw(FLOATS),
-        "layout": draw(st.sampled_from(LAYOUTS)),
+        "layout": draw(among(*LAYOUTS)),
         "seed": draw(SEEDS),
     }
 
@@ -44,14 +44,14 @@ def rotary(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     options = draw(rotary())
-    T = draw(st.one_of(TOKENS, TOKENS, st.sampled_from([0, 1, 257, 300])))
-    H = draw(st.sampled_from([1, 2, 3, 5, 8, 17, 40]))
+    T = draw(st.one_of(TOKENS, TOKENS, among(0, 1, 257, 300)))
+    H = draw(among(1, 2, 3, 5, 8, 17, 40))
     if T > 40 or H > 16:  # wide in one way alone
         options["D"], options["R"] = 10, min(options["R"], 10)
         T, H = (T, 1) if T > 40 else (min(T, 9), H)
     if not T and draw(st.booleans()):
         options["M"] = 0
-    return ops.rope.Case(T=T, H=H, family=draw(st.sampled_from(FAMILIES)), **options)
+    return ops.rope.Case(T=T, H=H, family=draw(among(*FAMILIES)), **options)
 
 
 @given(case=cases())
@@ -144,11 +144,11 @@ ROTARY = st.builds(
     ops.rope.Case,
     T=st.integers(1, 20),
     H=st.integers(1, 3),
-    D=st.sampled_from([8, 16, 64]),
-    R=st.sampled_from([4, 8]),
+    D=among(8, 16, 64),
+    R=among(4, 8),
     M=st.just(64),
     dtype=st.just("float32"),
-    positions=st.sampled_from(sorted(POSITIONS)),
+    positions=among(*sorted(POSITIONS)),
     seed=SEEDS,
 )
 

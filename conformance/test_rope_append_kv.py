@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import FAR_ELEMENTS, HEAD_DIMS, NARROW, RARELY, TOKENS
+from conformance.strategies import (
+    FAR_ELEMENTS,
+    HEAD_DIMS,
+    NARROW,
+    RARELY,
+    TOKENS,
+    among,
+    integers,
+)
 from conformance.test_rope import rotary
 from yaie import ops
 
@@ -21,17 +29,17 @@ OP = ops.rope_append_kv
 def cases(draw: st.DrawFn) -> Any:
     far = draw(RARELY)
     options = draw(rotary())
-    S, P = draw(st.integers(1, 17)), draw(st.sampled_from([2, 1, 3, 4, 5, 6, 6, 0]))
-    Hq, Hk = draw(st.integers(1, 5)), draw(st.integers(1, 4))
-    Dv = draw(st.one_of(st.just(options["D"]), HEAD_DIMS, st.sampled_from([20, 1])))
-    if draw(st.integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
-        S, P, Hk, Hq, Dv = 256, draw(st.sampled_from([3, 300, 300, 300])), 1, 2, 8
+    S, P = draw(integers(1, 17)), draw(among(2, 1, 3, 4, 5, 6, 6, 0))
+    Hq, Hk = draw(integers(1, 5)), draw(integers(1, 4))
+    Dv = draw(st.one_of(st.just(options["D"]), HEAD_DIMS, among(20, 1)))
+    if draw(integers(0, 11)) == 11:  # slots beyond 16 bits, hundreds of tokens
+        S, P, Hk, Hq, Dv = 256, draw(among(3, 300, 300, 300)), 1, 2, 8
         options |= {"D": 8, "R": min(options["R"], 8)}
     if far:
-        S, Hk, Dv = 16, 1, draw(st.sampled_from([128, 8]))
+        S, Hk, Dv = 16, 1, draw(among(128, 8))
         P = FAR_ELEMENTS // (S * 128)
         options |= {"D": 128, "R": min(options["R"], 128), "dtype": draw(NARROW)}
-    T = min(draw(st.one_of(TOKENS, st.integers(0, 300), st.just(300))), P * S)
+    T = min(draw(st.one_of(TOKENS, integers(0, 300), st.just(300))), P * S)
     if not T and draw(st.booleans()):
         options["M"] = 0
     return ops.rope_append_kv.Case(
@@ -41,9 +49,9 @@ def cases(draw: st.DrawFn) -> Any:
         Hq=Hq,
         Hk=Hk,
         Dv=Dv,
-        skip=draw(st.sampled_from([0, 0, 0, 2, 3, 4, 1])),
-        cache_shift=draw(st.sampled_from([0, 0, 1, 2])),
-        family=draw(st.sampled_from(["normal", "bits"])),
+        skip=draw(among(0, 0, 0, 2, 3, 4, 1)),
+        cache_shift=draw(among(0, 0, 1, 2)),
+        family=draw(among("normal", "bits")),
         **options,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS
+from conformance.strategies import SEEDS, among
 from conformance.test_draw_tokens import noise
 from conformance.test_filter_tokens import in_order, layout, one_row, parameters
 from yaie import ops
@@ -24,13 +24,13 @@ OP = ops.sample
 def tail_wins(draw: st.DrawFn) -> Any:
     """Unfiltered draws that a token at 1e-8 wins, for most places of the likely one: noise that is
     too coarse for it, or a race that leaves it out, gives another."""
-    key, position = draw(st.sampled_from(sorted(rows.TAIL_WINS)))
+    key, position = draw(among(*sorted(rows.TAIL_WINS)))
     return OP.Case(V=10_001, key=key, position=position, family="tail", seed=draw(SEEDS))
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
-    if draw(st.sampled_from([*[False] * 19, True])):
+    if draw(among(*[False] * 19, True)):
         return draw(tail_wins())
     size = draw(layout())
     return OP.Case(**size, **draw(parameters(size["V"], size["family"])), **draw(noise()))

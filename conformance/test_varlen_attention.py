@@ -17,7 +17,16 @@ from torch.nn.attention import flex_attention as flex
 from torch.nn.functional import scaled_dot_product_attention
 
 from conformance import laws
-from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, mask_options, sequence, wide
+from conformance.strategies import (
+    FLOATS,
+    HEAD_DIMS,
+    SEEDS,
+    among,
+    integers,
+    mask_options,
+    sequence,
+    wide,
+)
 from conformance.test_merge_states import merged
 from yaie import ops
 from yaie.fill import FAMILIES, LAYOUTS
@@ -28,16 +37,16 @@ OP = ops.varlen_attention
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
-    fewest = draw(st.sampled_from([1, 1, 1, 2, 2, 3, 0]))
+    fewest = draw(among(1, 1, 1, 2, 2, 3, 0))
     D = draw(HEAD_DIMS)
     sizes = {
-        "Hk": draw(st.integers(1, 3)),
-        "G": draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12, 16])),
+        "Hk": draw(integers(1, 3)),
+        "G": draw(among(1, 2, 3, 4, 5, 8, 12, 16)),
         "D": D,
         "Dv": draw(st.one_of(st.just(D), st.just(D), st.just(D), HEAD_DIMS)),
         "sequences": draw(st.lists(sequence(16), min_size=fewest, max_size=4)),
     }
-    if draw(st.sampled_from([False, False, True])):
+    if draw(among(False, False, True)):
         sizes |= draw(wide())
     sequences = sizes.pop("sequences")
     return ops.varlen_attention.Case(
@@ -45,9 +54,9 @@ def cases(draw: st.DrawFn) -> Any:
         kv_lens=tuple(kv for _, kv in sequences),
         **{name: size for name, size in sizes.items() if name not in ("S", "spare")},
         dtype=draw(FLOATS),
-        layout=draw(st.sampled_from(LAYOUTS)),
-        kv_layout=draw(st.sampled_from(KV_LAYOUTS)),
-        family=draw(st.sampled_from(sorted(FAMILIES))),
+        layout=draw(among(*LAYOUTS)),
+        kv_layout=draw(among(*KV_LAYOUTS)),
+        family=draw(among(*sorted(FAMILIES))),
         seed=draw(SEEDS),
         **draw(mask_options()),
     )
@@ -69,29 +78,29 @@ def batches(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
         st.lists(
             st.one_of(
                 st.tuples(st.integers(1, 5), st.integers(0, 40)),
-                st.sampled_from([(0, 3), (0, 0), (1, 1), (7, 7), (3, 65)]),
+                among((0, 3), (0, 0), (1, 1), (7, 7), (3, 65)),
             ),
             min_size=1,
             max_size=3,
         )
     )
-    D = draw(st.sampled_from([8, 3, 16, 64]))
+    D = draw(among(8, 3, 16, 64))
     case = ops.varlen_attention.Case(
         q_lens=tuple(q for q, _ in lens),
         kv_lens=tuple(kv for _, kv in lens),
-        Hk=draw(st.integers(1, 2)),
-        G=draw(st.sampled_from([1, 2, 3])),
+        Hk=draw(integers(1, 2)),
+        G=draw(among(1, 2, 3)),
         D=D,
-        Dv=draw(st.sampled_from([D, D, 5])),
+        Dv=draw(among(D, D, 5)),
         dtype=draw(FLOATS),
-        family=draw(st.sampled_from(["normal", "spiky", "ladder", "biased", "grid", "flat"])),
+        family=draw(among("normal", "spiky", "ladder", "biased", "grid", "flat")),
         seed=draw(SEEDS),
     )
     options = {
         "causal": draw(st.booleans()),
-        "window": draw(st.sampled_from([(-1, -1), (-1, -1), (3, -1), (0, 0), (5, 2), (-1, 1)])),
-        "softcap": draw(st.sampled_from([0.0, 0.0, 2.0])),
-        "scale": draw(st.sampled_from([None, None, 0.7, -0.2])),
+        "window": draw(among((-1, -1), (-1, -1), (3, -1), (0, 0), (5, 2), (-1, 1))),
+        "softcap": draw(among(0.0, 0.0, 2.0)),
+        "scale": draw(among(None, None, 0.7, -0.2)),
     }
     return case, options
 
