@@ -63,7 +63,8 @@ DEFECTS = (
     ),
     Defect(
         "varlen_attention", "grouped_heads_are_repeated_heads",
-        "_attention", "x.repeat_interleave(group, 0)", "x.repeat(group, 1, 1)",
+        "_attention", "transpose(0, 1).reshape(",
+        "transpose(0, 1).unflatten(0, (group, Hk)).transpose(0, 1).reshape(",
     ),
     Defect(
         "varlen_attention", "a_prefix_and_a_suffix_merge_to_the_whole",

@@ -144,29 +144,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     needed = keep.any(0)
     if not needed.all():
         keep, k, v = keep[:, needed], k[needed], v[needed]
-    group = q.shape[1] // k.shape[1]
-    q = q.double().transpose(0, 1)  # [Hq,Lq,D]
-    k = _per_query_head(k, group)  # [Hq,N,D]
-    v = _per_query_head(v, group)  # [Hq,N,Dv]
+    (Lq, Hq, D), Hk = q.shape, k.shape[1]
+    group = Hq // Hk
+    # The query heads of a KV head attend to the same keys: R = group * Lq rows, head after head.
+    q = q.double().transpose(0, 1).reshape(Hk, group * Lq, D)  # [Hk,R,D]
+    k, v = (x.double().transpose(0, 1) for x in (k, v))  # [Hk,N,D], [Hk,N,Dv]
+    keep = keep.repeat(group, 1)  # [R,N]
 
-    s = scale * (q @ k.mT)  # [Hq,Lq,N]
+    s = scale * (q @ k.mT)  # [Hk,R,N]
     if softcap > 0:
         s = softcap * torch.tanh(s / softcap)
     s = s.masked_fill(~keep, -math.inf)
-    lse = torch.logsumexp(s, -1)  # [Hq,Lq]; -inf where nothing is kept
+    lse = torch.logsumexp(s, -1)  # [Hk,R]; -inf where nothing is kept
     p = (s - lse[..., None]).exp().masked_fill(~keep, 0.0)
-    out = p @ v  # [Hq,Lq,Dv]
+    out = p @ v  # [Hk,R,Dv]
 
     p2, v2, weight = p.square(), v.square(), keep.double()
     p2v2 = p2 @ v2
-    # sum p^2 (v - out)^2, multiplied out so that no [Hq,Lq,N,Dv] tensor is built
+    # sum p^2 (v - out)^2, multiplied out so that no [Hk,R,N,Dv] tensor is built
     p2dv2 = p2v2 - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
     largest_key = _row_max(k.norm(dim=-1)[:, None, :], keep)
-    unit = SCORE_C * math.sqrt(q.shape[-1]) * U32 * abs(scale)
+    unit = SCORE_C * math.sqrt(D) * U32 * abs(scale)
     moments = Oracle(
         out=out,
         lse=lse,
-        kept=weight.sum(-1).expand(q.shape[0], -1),
+        kept=weight.sum(-1).expand(Hk, -1),
         p2v2=p2v2,
         p2dv2=p2dv2.clamp_min(0.0),
         pv=p @ v.abs(),
@@ -175,13 +177,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
         score_sum=_row_max(abs(scale) * (q.abs() @ k.abs().mT), keep),
         score_error=unit * q.norm(dim=-1) * largest_key + 2.0**-22 * (1 + softcap),
     )
-    return Oracle(*(getattr(moments, f.name).transpose(0, 1) for f in fields(Oracle)))
-
-
-def _per_query_head(x: Tensor, group: int) -> Tensor:
-    """[N,Hk,D] to float64 [Hq,N,D]: each KV head once for every query head of its group."""
-    x = x.double().transpose(0, 1)
-    return x.repeat_interleave(group, 0) if group > 1 else x
+    per_head = (getattr(moments, f.name).unflatten(1, (group, Lq)) for f in fields(Oracle))
+    return Oracle(*(x.flatten(0, 1).transpose(0, 1) for x in per_head))  # [Lq,Hq,...]
 
 
 def _row_max(x: Tensor, keep: Tensor) -> Tensor:

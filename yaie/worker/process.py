@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -230,6 +231,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     kernels.load()
+    gc.freeze()  # torch's many objects live on: no collection in a worker needs to walk them
     _zygote(control, Regions(int(sys.argv[2])))
 
 

@@ -71,6 +71,7 @@ void BlockRunner::begin_block(uint64_t block) {
     for (int w = 0; w < warp_count_; ++w) {
         Warp& warp = warps_[w];
         warp.ready = warp.exists;
+        warp.first = nullptr;
         warp.started = warp.exited = 0;
         warp.gathering_count = 0;
     }
@@ -139,19 +140,27 @@ Lane* BlockRunner::pick_by(Random& random) {
 
 Lane* BlockRunner::pick_by_priority() {
     Lane* best = nullptr;
-    uint32_t highest = 0;
     for (uint32_t warps = ready_warps_; warps; warps &= warps - 1) {
-        const int warp = __builtin_ctz(warps);
-        for (uint32_t lanes = warps_[warp].ready; lanes; lanes &= lanes - 1) {
-            Lane& lane = lane_at(warp, lowest(lanes));
-            const uint32_t priority = priorities_[number_of(lane)];
-            if (best && priority < highest) continue;
-            best = &lane;
-            highest = priority;
-        }
+        Lane& lane = first_by_priority(__builtin_ctz(warps));
+        if (!best || priority(lane) > priority(*best)) best = &lane;
     }
     return best;
 }
+
+// The ready lane of a warp that has the highest priority: looked for again only after something
+// about the warp changed, since most picks come from blocks of many warps.
+Lane& BlockRunner::first_by_priority(int warp_number) {
+    Warp& warp = warps_[warp_number];
+    if (!warp.first) {
+        for (uint32_t lanes = warp.ready; lanes; lanes &= lanes - 1) {
+            Lane& lane = lane_at(warp_number, lowest(lanes));
+            if (!warp.first || priority(lane) > priority(*warp.first)) warp.first = &lane;
+        }
+    }
+    return *warp.first;
+}
+
+uint32_t BlockRunner::priority(const Lane& lane) const { return priorities_[number_of(lane)]; }
 
 // The next ready lane in ascending order. Unless it must leave the warp, it goes round in the warp
 // as long as one is ready there: lanes of a warp that meet soon cost the fewest switches.
@@ -166,12 +175,14 @@ Lane& BlockRunner::pick_after(const Lane& self, bool leave_warp) {
 
 void BlockRunner::make_ready(int warp, uint32_t lanes) {
     warps_[warp].ready |= lanes;
+    warps_[warp].first = nullptr;
     ready_warps_ |= uint32_t(1) << warp;
 }
 
 void BlockRunner::make_unready(const Lane& self) {
     Warp& warp = warps_[self.warp];
     warp.ready &= ~(uint32_t(1) << self.lane);
+    warp.first = nullptr;
     if (!warp.ready) ready_warps_ &= ~(uint32_t(1) << self.warp);
 }
 
@@ -187,15 +198,22 @@ void BlockRunner::wait(Lane& self) {
 // After a collective the last lane runs on, which saves a switch; a random schedule draws anew.
 void BlockRunner::let_others_run(Lane& self) {
     if (policy_ == Policy::RoundRobin || policy_ == Policy::Reverse) return;
-    if (policy_ == Policy::Priority) priorities_.step(number_of(self));
+    if (policy_ == Policy::Priority) step(self);
     Lane* next = pick_next(self);
     if (next != &self) resume(*next, self.fiber->context);
+}
+
+// One step of the thread that runs, by which its priority may fall: true.
+bool BlockRunner::step(const Lane& self) {
+    if (!priorities_.step(number_of(self))) return false;
+    warps_[self.warp].first = nullptr;
+    return true;
 }
 
 void BlockRunner::at_access() {
     Lane& self = current_lane();
     Lane* next = &self;
-    if (policy_ == Policy::Priority && priorities_.step(number_of(self))) next = pick_by_priority();
+    if (policy_ == Policy::Priority && step(self)) next = pick_by_priority();
     if (preemption_ && preemptions_.below(~uint32_t(0)) < preemption_)
         next = policy_ == Policy::RoundRobin ? &pick_after(self, /*leave_warp=*/false)
                                              : pick_by(preemptions_);
@@ -209,6 +227,7 @@ void BlockRunner::yield(Lane& self) {
         next = pick_random();
     } else if (policy_ == Policy::Priority) {
         priorities_.lower(number_of(self));
+        warps_[self.warp].first = nullptr;
         next = pick_by_priority();
     } else {
         next = &pick_after(self, /*leave_warp=*/true);

@@ -60,6 +60,7 @@ struct Warp {
     uint32_t started;  // has a fiber, or had one
     uint32_t ready;    // could run: not waiting, not returned
     uint32_t exited;   // returned from the kernel
+    Lane* first;       // the ready one of the highest priority; nullptr: not known
     int gathering_count;
     Gathering gatherings[kLanes];
     Exchange exchange;
@@ -149,6 +150,9 @@ class BlockRunner {
     Lane* pick_next(const Lane& self);
     Lane* pick_random();
     Lane* pick_by_priority();
+    Lane& first_by_priority(int warp);
+    uint32_t priority(const Lane& lane) const;
+    bool step(const Lane& self);
     Lane* pick_by(Random& random);
     Lane& pick_after(const Lane& self, bool leave_warp);
     void make_ready(int warp, uint32_t lanes);

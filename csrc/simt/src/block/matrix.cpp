@@ -18,18 +18,31 @@ MatrixOperands& operands(const Exchange& exchange, int lane) {
     return *reinterpret_cast<MatrixOperands*>(exchange.value[lane]);
 }
 
-// Products are exact in a double, and so nearly is their sum.
+// Element e of the result, or of what is added to it, that a lane holds.
+struct Spot {
+    Spot(int lane, int e) : row(lane / 4 + e / 2 * 8), column(lane % 4 * 2 + e % 2) {}
+    int row, column;
+};
+
+// Products are exact in a double, and so nearly is their sum. The innermost loop runs over a row of
+// the result, which compilers turn into vector instructions.
 template <int k>
 void multiply(const Exchange& exchange, const float (&a)[16][k], const float (&b)[k][8]) {
-    for (int lane = 0; lane < 32; ++lane) {
-        const MatrixOperands& own = operands(exchange, lane);
+    double sums[16][8];
+    for (int lane = 0; lane < 32; ++lane)
         for (int e = 0; e < 4; ++e) {
-            const int row = lane / 4 + e / 2 * 8, column = lane % 4 * 2 + e % 2;
-            double sum = own.c[e];
-            for (int i = 0; i < k; ++i) sum += double(a[row][i]) * double(b[i][column]);
-            own.d[e] = float(sum);
+            const Spot at(lane, e);
+            sums[at.row][at.column] = operands(exchange, lane).c[e];
         }
-    }
+    for (int row = 0; row < 16; ++row)
+        for (int i = 0; i < k; ++i)
+            for (int column = 0; column < 8; ++column)
+                sums[row][column] += double(a[row][i]) * double(b[i][column]);
+    for (int lane = 0; lane < 32; ++lane)
+        for (int e = 0; e < 4; ++e) {
+            const Spot at(lane, e);
+            operands(exchange, lane).d[e] = float(sums[at.row][at.column]);
+        }
 }
 
 template <float (*low)(uint32_t), float (*high)(uint32_t)>
