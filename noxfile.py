@@ -29,25 +29,26 @@ WHEELS_KEPT = 5
 CONSTRAINTS = ROOT / "constraints.txt"
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+shared_environment: Path | None = None
+"""Of the session env, once it has run: those that require it have no environment of their own, for
+this one takes minutes to install and 2 GB."""
 
 
 # Sessions ------------------------------------------------------------------------------------
 
 
-@nox.session(requires=["build"])
+@nox.session(requires=["env"], venv_backend="none")
 def conformance(session: nox.Session) -> None:
     """Judge the kernels [-- --kernel GLOB --op GLOB --profile quick|default|deep]."""
-    install(session, "test")
     paths = () if any(a.startswith("conformance") for a in session.posargs) else ("conformance",)
     parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
     command = (python(session), "-m", "pytest", *paths, *parallel)
     session.run(*command, *session.posargs, env=native(session))
 
 
-@nox.session(requires=["build"])
+@nox.session(requires=["env"], venv_backend="none")
 def tests(session: nox.Session) -> None:
     """Run the harness's own unit tests [-- pytest arguments]."""
-    install(session, "test", "build")
     parallel = ("-n", "auto", "--dist", "worksteal")
     command = (python(session), "-m", "pytest", *parallel, *session.posargs)
     session.run(*command, env=native(session))
@@ -63,20 +64,29 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session(default=False, requires=["build"])
+def env(session: nox.Session) -> None:
+    """Install what the sessions that run yaie share, and let them use it."""
+    install(session, "test", "build")
+    if not in_image(session):
+        global shared_environment
+        shared_environment = Path(session.virtualenv.location).resolve()
+        os.environ["VIRTUAL_ENV"] = str(shared_environment)
+        os.environ["PATH"] = os.pathsep.join([str(shared_environment / "bin"), os.environ["PATH"]])
+
+
+@nox.session(default=False, requires=["env"], venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Plant known defects into the kernels and show that each is caught."""
-    install(session, "test", "build")
     command = (python(session), "-m", "conformance.mutants")
     session.run(*command, *session.posargs, env=native(session))
 
 
-@nox.session(default=False)
+@nox.session(default=False, requires=["env"], venv_backend="none")
 def sanitize(session: nox.Session) -> None:
     """Judge the executor's kernels with every memory access checked [-- conformance's options].
 
     Then the executor's own tests run under AddressSanitizer, each program a process of its own.
     """
-    install(session, "test", "build", wheel=False)
     env = {"YAIE_EXTENSIONS": str(build_checked(session))}
     parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
     pytest = (python(session), "-m", "pytest", *parallel)
@@ -98,22 +108,23 @@ def compile(session: nox.Session) -> None:
     session.run(python(session), "benchmarks/compile_table.py", *session.posargs)
 
 
-@nox.session(default=False, requires=["build"])
+@nox.session(default=False, requires=["env"], venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Judge and time the kernels, and report [-- --op GLOB --kernel GLOB --budget SECONDS]."""
-    install(session, "bench")
     command = (python(session), "-m", "benchmarks")
     session.run(*command, *session.posargs, env=native(session))
 
 
-@nox.session(default=False)
+@nox.session(default=False, requires=["env"], venv_backend="none")
 def gate(session: nox.Session) -> None:
     """Judge this change against its base [-- --base origin/main --require-speed | --selftest].
 
     Exit status 1: regression, 3: something could not be judged (nox itself knows 1 alone).
     """
-    nvcc = () if find_nvcc() else ("nvcc",)
-    install(session, "test", "build", *nvcc, wheel=False)
+    if not find_nvcc() and not in_image(session):
+        nvcc = nox.project.dependency_groups(PYPROJECT, "nvcc")
+        pip = ("python", "-m", "pip", "install", "--quiet", "--constraint", str(CONSTRAINTS))
+        session.run_install(*pip, *nvcc)
     status = Path(session.create_tmp()) / "status"
     status.unlink(missing_ok=True)
     env = {"YAIE_GATE_STATUS": str(status.resolve())}
@@ -123,10 +134,9 @@ def gate(session: nox.Session) -> None:
         sys.exit(3)
 
 
-@nox.session(default=False)
+@nox.session(default=False, requires=["env"], venv_backend="none")
 def report(session: nox.Session) -> None:
     """Turn the records into offline HTML pages and Markdown summaries."""
-    install(session, "report", wheel=False)
     session.run(python(session), "-m", "reports", *session.posargs)
     if not session.posargs and Path("reports/timings").is_dir():
         session.run(python(session), "-m", "reports.bench")
@@ -193,8 +203,8 @@ BUILD_INPUTS = ("CMakeLists.txt", "LICENSE", "cmake", "csrc", "pyproject.toml", 
 
 
 def in_image(session: nox.Session) -> bool:
-    """Whether the session runs without an environment of its own (`nox --no-venv`)."""
-    return session.venv_backend == "none"
+    """Whether nox runs in an image that has all (`nox --no-venv`)."""
+    return session.venv_backend == "none" and shared_environment is None
 
 
 def python(session: nox.Session) -> str:
@@ -308,7 +318,8 @@ def native(session: nox.Session) -> dict[str, str]:
         return peers  # the caller's own build
     if in_image(session):
         return {"YAIE_EXTENSIONS": str(in_place_folder() / "site" / "yaie"), **peers}
-    installed = Path(session.virtualenv.location).glob("lib/python*/site-packages/yaie")
+    assert shared_environment, "the session requires env"
+    installed = shared_environment.glob("lib/python*/site-packages/yaie")
     return {"YAIE_EXTENSIONS": str(next(installed))}
 
 

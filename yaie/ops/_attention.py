@@ -296,6 +296,11 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "no causal mask": lambda c: not c.causal and any(n > 1 for n in c.q_lens),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
     "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
+    "that to the right, behind the first key": lambda c: (
+        not c.causal
+        and c.window[1] == 2**31 - 1
+        and any(0 < q < kv for q, kv in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
     "more than 16 queries": lambda c: max(c.q_lens, default=0) > 16,
     "more than 4 sequences": lambda c: len(c.q_lens) > 4,
     "group of more than 12": lambda c: c.G > 12,

@@ -174,7 +174,7 @@ SPAN_EDGES: dict[str, Callable[[Any], bool]] = {
     "pages shared": lambda c: c.table == "shared" and sum(n > 0 for n in c.lens) > 1,
     "pages reversed": lambda c: c.table == "reversed" and any(len(p) > 1 for p in c.columns),
     "table tail unused": lambda c: c.tail > 0 and bool(c.lens),
-    "table rows with gaps": lambda c: c.table_gap > 0 and len(c.lens) > 1,
+    "table rows with gaps": lambda c: c.table_gap > 0 and any(c.lens[1:]),
     "page size 1": lambda c: c.S == 1,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "more than 256 positions": lambda c: sum(c.lens) > 256,

@@ -327,6 +327,7 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
 ROW_EDGES: dict[str, Callable[[Any], bool]] = {
     **LAYOUT_EDGES,
     "invalid row": lambda c: c.B > 0 and c.family in INVALID,
+    "invalid row of several parts": lambda c: c.B > 0 and c.V > 32768 and c.family in INVALID,
     "all logits equal": lambda c: c.B > 0 and c.V > 1 and c.family == "flat",
     "one-hot": lambda c: c.B > 0 and c.V > 1 and c.family == "onehot",
     "-inf but one": lambda c: c.B > 0 and c.V > 1 and c.family == "single",

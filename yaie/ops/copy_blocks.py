@@ -64,6 +64,11 @@ class Case:
         wider = (*self.page[:-1], 3 * self.page[-1] + 1)
         return [((*self.page[:-1], 0), wider, self.page)[layer % 3] for layer in range(self.L)]
 
+    def word(self, layer: int) -> int:
+        """The largest power of two that divides the bytes of a layer's pages; 0 without any."""
+        size = math.prod(self.pages()[layer]) * getattr(torch, self.dtype).itemsize
+        return size & -size
+
     def pairs(self, order: list[int]) -> list[tuple[int, int]]:
         """The pairs, from a random order of the pages."""
         if self.kind == "identity":
@@ -138,6 +143,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "more layers than one launch takes": lambda c: c.L > 64 and c.M > 0,
     "layers of unlike pages": lambda c: c.layers == "unlike" and c.L > 2,
+    "a layer of wider words first": lambda c: (
+        c.layers == "unlike" and c.L > 2 and c.M > 0 and c.word(1) > c.word(2)
+    ),
     "bases off alignment": lambda c: c.layers == "shifted" and c.L > 0,
     "page of more than 16 KiB": lambda c: (
         math.prod(c.page) * getattr(torch, c.dtype).itemsize > 16384
