@@ -1,0 +1,114 @@
+"""The ops as PyTorch operators: ``torch.ops.yaie.rope(x, positions, cos_sin, interleaved=True)``, which
+torch.compile, torch.export and functionalization understand. Every op is one, and nothing is written
+for it: the schema and the fake implementation are read off its signature.
+
+The real implementation is the op itself: its door, dispatch, the kernel. So the errors are those of its
+page, and a kernel is chosen whenever the operator runs: ``with yaie.use()`` around a compiled function
+works without compiling it again. Results are contiguous, whatever the kernel returned.
+
+The fake implementation takes a call at its word: it compares no sizes, so symbolic ones stay symbolic.
+A size that a call leaves open (``total`` of the gather ops) is read off a tensor when the operator runs;
+a compiler must admit such sizes (``torch._dynamo.config.capture_dynamic_output_shape_ops``).
+
+There are no gradients: PyTorch warns when one is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from yaie import ops
+from yaie.op import Op
+from yaie.signature import Param, Signature
+
+
+@cache
+def register() -> torch.library.Library:
+    """Define every op in the namespace ``yaie``, once in a process. (Through the library itself:
+    ``torch.library.custom_op`` costs tens of microseconds a call.)"""
+    library = torch.library.Library("yaie", "DEF")
+    for op in ops.OPS.values():
+        library.define(op.name + schema(op.signature), tags=torch.Tag.pt2_compliant_tag)
+        library.impl(op.name, _real(op), "CompositeExplicitAutograd")
+        torch.library.register_fake(f"yaie::{op.name}", _fake(op), lib=library)
+    return library
+
+
+def schema(signature: Signature) -> str:
+    """What PyTorch calls a signature: ``(Tensor k, Tensor(a1!) k_cache, *, float? scale=None) ->
+    (Tensor out, Tensor lse)``. Whole numbers may be symbolic."""
+    arguments = [_argument(param, f"a{i}") for i, param in enumerate(signature.params)]
+    if signature.options:
+        arguments += ["*", *(_option(signature, name) for name in signature.options)]
+    results = (f"Tensor {result.name}" for result in signature.results)
+    return f"({', '.join(arguments)}) -> ({', '.join(results)})"
+
+
+def _argument(param: Param, alias: str) -> str:
+    tensor = f"Tensor({alias}!)" if param.mutated else "Tensor"
+    many = "[]" if param.many else ""
+    return (
+        f"{tensor}{many}? {param.name}=None" if param.optional else f"{tensor}{many} {param.name}"
+    )
+
+
+def _option(signature: Signature, name: str) -> str:
+    kind = signature.option_types[name].replace("int", "SymInt").replace("tensor", "Tensor")
+    default = signature.options[name]
+    return f"{kind} {name}={list(default) if isinstance(default, tuple) else default}"
+
+
+def _real(op: Op) -> Callable[..., Any]:
+    def run(*args: Any, **options: Any) -> Any:
+        results = op(*args, **_tuples(options))
+        for tensor in _mutated(op.signature, args):
+            if not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)
+        if isinstance(results, tuple):
+            return tuple(result.contiguous() for result in results)
+        return results if results is None else results.contiguous()
+
+    return run
+
+
+def _fake(op: Op) -> Callable[..., Any]:
+    def describe(*args: Any, **options: Any) -> Any:
+        call = op.assume(*args, **_closed(op.signature, _tuples(options)))
+        results = tuple(
+            torch.empty(
+                [call.axes[axis] for axis in result.axes],
+                dtype=op.result_dtype(result, call),
+                device=call.device,
+            )
+            for result in op.signature.results
+        )
+        return results if len(results) > 1 else next(iter(results), None)
+
+    return describe
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the op takes them: PyTorch makes lists of their tuples."""
+    return {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
+
+
+def _closed(signature: Signature, options: dict[str, Any]) -> dict[str, Any]:
+    """The options, each whole number that the call leaves open an unbacked one."""
+    left_open = (name for name, kind in signature.option_types.items() if kind == "int?")
+    unbacked = {
+        name: torch.library.get_ctx().new_dynamic_size()
+        for name in left_open
+        if options.get(name) is None
+    }
+    return {**options, **unbacked}
+
+
+def _mutated(signature: Signature, args: tuple[Any, ...]) -> Iterator[Tensor]:
+    for param, value in zip(signature.params, args, strict=False):
+        if param.mutated:
+            yield from value if param.many else [value]
