@@ -1,16 +1,18 @@
-"""The ops as PyTorch operators: ``torch.ops.yaie.rope(x, positions, cos_sin, interleaved=True)``, which
-torch.compile, torch.export and functionalization understand. Every op is one, and nothing is written
-for it: the schema and the fake implementation are read off its signature.
+"""The ops as PyTorch operators, ``torch.ops.yaie.rope(x, positions, cos_sin, interleaved=True)``:
+what torch.compile and torch.export can keep in a graph. Every op is one, and nothing is written for
+it: the schema and the fake implementation are read off its signature.
 
-The real implementation is the op itself: its door, dispatch, the kernel. So the errors are those of its
-page, and a kernel is chosen whenever the operator runs: ``with yaie.use()`` around a compiled function
-works without compiling it again. Results are contiguous, whatever the kernel returned.
+The real implementation is the op itself: door, dispatch, kernel. So the errors are those of its
+page, and a kernel is chosen whenever the operator runs: ``with yaie.use()`` around a call of a
+compiled function takes effect without compiling it again. Results are contiguous, whatever the
+kernel returned.
 
-The fake implementation takes a call at its word: it compares no sizes, so symbolic ones stay symbolic.
-A size that a call leaves open (``total`` of the gather ops) is read off a tensor when the operator runs;
-a compiler must admit such sizes (``torch._dynamo.config.capture_dynamic_output_shape_ops``).
+The fake implementation takes a call at its word: it compares no sizes, so symbolic ones stay so. A
+size that a call leaves open (``total`` of the gather ops) is read off a tensor when the operator
+runs; a compiler must be told to admit that (``torch._dynamo.config.capture_dynamic_output_shape_ops
+= True``).
 
-There are no gradients: PyTorch warns when one is asked for.
+The operators have no gradients: PyTorch warns when one is asked for.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ from yaie.signature import Param, Signature
 
 
 @cache
-def register() -> torch.library.Library:
-    """Define every op in the namespace ``yaie``, once in a process. (Through the library itself:
-    ``torch.library.custom_op`` costs tens of microseconds a call.)"""
-    library = torch.library.Library("yaie", "DEF")
+def register() -> object:
+    """Define every op in the namespace ``yaie``, once in a process: they last as long as what this
+    returns. (Not by torch.library.custom_op, whose wrappers cost more than a small kernel.)"""
+    library: Any = torch.library.Library("yaie", "DEF")  # type: ignore[no-untyped-call]
     for op in ops.OPS.values():
         library.define(op.name + schema(op.signature), tags=torch.Tag.pt2_compliant_tag)
         library.impl(op.name, _real(op), "CompositeExplicitAutograd")
@@ -40,8 +42,8 @@ def register() -> torch.library.Library:
 
 
 def schema(signature: Signature) -> str:
-    """What PyTorch calls a signature: ``(Tensor k, Tensor(a1!) k_cache, *, float? scale=None) ->
-    (Tensor out, Tensor lse)``. Whole numbers may be symbolic."""
+    """What a signature is in PyTorch's language: ``(Tensor x, Tensor(a1!) y, *, float? scale=None)
+    -> (Tensor out)``. Whole numbers may be symbolic."""
     arguments = [_argument(param, f"a{i}") for i, param in enumerate(signature.params)]
     if signature.options:
         arguments += ["*", *(_option(signature, name) for name in signature.options)]
@@ -50,11 +52,8 @@ def schema(signature: Signature) -> str:
 
 
 def _argument(param: Param, alias: str) -> str:
-    tensor = f"Tensor({alias}!)" if param.mutated else "Tensor"
-    many = "[]" if param.many else ""
-    return (
-        f"{tensor}{many}? {param.name}=None" if param.optional else f"{tensor}{many} {param.name}"
-    )
+    kind = (f"Tensor({alias}!)" if param.mutated else "Tensor") + "[]" * param.many
+    return f"{kind}? {param.name}=None" if param.optional else f"{kind} {param.name}"
 
 
 def _option(signature: Signature, name: str) -> str:
@@ -64,21 +63,22 @@ def _option(signature: Signature, name: str) -> str:
 
 
 def _real(op: Op) -> Callable[..., Any]:
+    @torch.no_grad()  # or a gradient would depend on the kernel
     def run(*args: Any, **options: Any) -> Any:
-        results = op(*args, **_tuples(options))
+        results = op(*args, **_with_tuples(options))
         for tensor in _mutated(op.signature, args):
             if not tensor.is_inference():
                 torch.autograd.graph.increment_version(tensor)
         if isinstance(results, tuple):
             return tuple(result.contiguous() for result in results)
-        return results if results is None else results.contiguous()
+        return None if results is None else results.contiguous()
 
     return run
 
 
 def _fake(op: Op) -> Callable[..., Any]:
     def describe(*args: Any, **options: Any) -> Any:
-        call = op.assume(*args, **_closed(op.signature, _tuples(options)))
+        call = op.assume(*args, **_with_sizes(op.signature, _with_tuples(options)))
         results = tuple(
             torch.empty(
                 [call.axes[axis] for axis in result.axes],
@@ -92,20 +92,19 @@ def _fake(op: Op) -> Callable[..., Any]:
     return describe
 
 
-def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as the op takes them: PyTorch makes lists of their tuples."""
+def _with_tuples(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the op takes them: PyTorch makes lists of tuples."""
     return {n: tuple(v) if isinstance(v, list) else v for n, v in options.items()}
 
 
-def _closed(signature: Signature, options: dict[str, Any]) -> dict[str, Any]:
-    """The options, each whole number that the call leaves open an unbacked one."""
-    left_open = (name for name, kind in signature.option_types.items() if kind == "int?")
-    unbacked = {
+def _with_sizes(signature: Signature, options: dict[str, Any]) -> dict[str, Any]:
+    """Options in which every whole number that was left open is one that no shape tells."""
+    left_open = {
         name: torch.library.get_ctx().new_dynamic_size()
-        for name in left_open
-        if options.get(name) is None
+        for name, kind in signature.option_types.items()
+        if kind == "int?" and options.get(name, signature.options[name]) is None
     }
-    return {**options, **unbacked}
+    return {**options, **left_open}
 
 
 def _mutated(signature: Signature, args: tuple[Any, ...]) -> Iterator[Tensor]:
