@@ -342,6 +342,11 @@ def test_an_exported_program_finds_the_operators(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(**of_a_layer(5)), layer(**of_a_layer(5)))
 
 
+def test_the_example_of_the_docs_runs() -> None:
+    page = Path(__file__).parents[1] / "docs" / "torch_ops.md"
+    exec(page.read_text().partition("```python\n")[2].partition("```")[0], {})
+
+
 # On a GPU -------------------------------------------------------------------------------------
 
 
