@@ -187,25 +187,31 @@ def test_bad_inputs_are_refused_by_the_op_or_by_the_schema(op: Op) -> None:
             assert refusal.says in str(caught.value)
 
 
-def test_results_are_contiguous_whatever_the_kernel_returns() -> None:
-    def run(logits: Tensor, **rest: Tensor) -> Tensor:
-        return logits.t().contiguous().t()
+@pytest.mark.parametrize("op", [ops.greedy, ops.penalize, ops.merge_states], ids=str)
+def test_results_are_contiguous_whatever_the_kernel_returns(op: Op) -> None:
+    eager = op.kernels["torch.eager"].run
 
-    call = Arguments(ops.penalize)
-    with registered(ops.penalize, "transposed", run):
-        assert not ops.penalize(*call.args).is_contiguous()
-        assert torch.ops.yaie.penalize(*call.args).is_contiguous()
+    def run(**given: Any) -> Any:
+        results = tuple(torch.stack([t, t], -1)[..., 0] for t in _flat(eager(**given)))
+        return results if len(results) > 1 else results[0]
+
+    call = Arguments(op)
+    with registered(op, "strided", run):
+        assert not any(t.is_contiguous() for t in call.run(op))
+        assert all(t.is_contiguous() for t in call.run(operator(op)))
 
 
-@pytest.mark.parametrize("op", [op for op in ops.OPS.values() if op.signature.mutated], ids=str)
-def test_writing_is_seen_by_autograd(op: Op) -> None:
+@pytest.mark.parametrize("kernel", ["torch.eager", "simt.naive"])
+@pytest.mark.parametrize("op", [op for op in WITH_KERNELS if op.signature.mutated], ids=str)
+def test_writing_is_seen_by_autograd(op: Op, kernel: str) -> None:
     """Which refuses to use what it saved once it was written to."""
     call = Arguments(op)
     before = [t._version for t in call.written()]
-    call.run(operator(op))
+    with yaie.use(kernel):
+        call.run(operator(op))
+        with torch.inference_mode():
+            Arguments(op).run(operator(op))  # there are no versions
     assert all(t._version > version for t, version in zip(call.written(), before, strict=True))
-    with torch.inference_mode():
-        assert Arguments(op).run(operator(op))[-1].is_inference()
 
 
 @pytest.mark.parametrize("kernel", ["torch.eager", "simt.naive"])
@@ -306,16 +312,29 @@ def test_symbolic_sizes_stay_symbolic() -> None:
 
 @pytest.mark.parametrize("op", [ops.gather_kv, ops.gather_slots], ids=str)
 def test_a_size_that_is_left_open_is_read_when_the_operator_runs(op: Op) -> None:
+    def rows(*args: Any, **options: Any) -> tuple[Tensor, int]:
+        results = _flat(operator(op)(*args, **options))
+        return torch.cat(results), len(results[0]) * 3
+
     counter = CompileCounterWithBackend("aot_eager")
-    step = compiled(
-        lambda *args, **options: torch.cat(_flat(operator(op)(*args, **options))), counter
-    )
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        step = compiled(rows, counter)
         for lens in ((5, 3), (4, 2)):
             call = Arguments(op, replace(op.good, lens=lens))
             del call.options["total"]
-            assert_same_bits([torch.cat(call.run(op))], call.run(step))
+            results, number = step(*call.args, **call.options)
+            assert_same_bits([torch.cat(call.run(op))], [results])
+            assert 3 * sum(lens) == number
     assert 1 == counter.frame_count
+
+
+@pytest.mark.parametrize("op", [ops.gather_kv, ops.gather_slots], ids=str)
+def test_a_size_that_is_named_is_known_without_data(op: Op) -> None:
+    call = Arguments(op, device="meta")
+    assert [8] * len(op.signature.results) == [len(t) for t in call.run(operator(op))]
+    del call.options["total"]
+    with pytest.raises(RuntimeError, match="data-dependent shape"):
+        call.run(operator(op))
 
 
 def test_a_kernel_is_chosen_when_a_compiled_function_runs() -> None:

@@ -9,8 +9,8 @@ kernel returned.
 
 The fake implementation takes a call at its word: it compares no sizes, so symbolic ones stay so. A
 size that a call leaves open (``total`` of the gather ops) is read off a tensor when the operator
-runs; a compiler must be told to admit that (``torch._dynamo.config.capture_dynamic_output_shape_ops
-= True``).
+runs. Not every compiler admits that unasked: older ones want
+``torch._dynamo.config.capture_dynamic_output_shape_ops = True``.
 
 The operators have no gradients: PyTorch warns when one is asked for.
 """
@@ -32,7 +32,7 @@ from yaie.signature import Param, Signature
 @cache
 def register() -> object:
     """Define every op in the namespace ``yaie``, once in a process: they last as long as what this
-    returns. (Not by torch.library.custom_op, whose wrappers cost more than a small kernel.)"""
+    returns. (Not through torch.library.custom_op, whose wrappers cost more: docs/torch_ops.md.)"""
     library: Any = torch.library.Library("yaie", "DEF")  # type: ignore[no-untyped-call]
     for op in ops.OPS.values():
         library.define(op.name + schema(op.signature), tags=torch.Tag.pt2_compliant_tag)
@@ -66,9 +66,7 @@ def _real(op: Op) -> Callable[..., Any]:
     @torch.no_grad()  # or a gradient would depend on the kernel
     def run(*args: Any, **options: Any) -> Any:
         results = op(*args, **_with_tuples(options))
-        for tensor in _mutated(op.signature, args):
-            if not tensor.is_inference():
-                torch.autograd.graph.increment_version(tensor)
+        torch.autograd.graph.increment_version(_mutated(op.signature, args))
         if isinstance(results, tuple):
             return tuple(result.contiguous() for result in results)
         return None if results is None else results.contiguous()
@@ -108,6 +106,7 @@ def _with_sizes(signature: Signature, options: dict[str, Any]) -> dict[str, Any]
 
 
 def _mutated(signature: Signature, args: tuple[Any, ...]) -> Iterator[Tensor]:
+    """The tensors that a call has written to."""
     for param, value in zip(signature.params, args, strict=False):
         if param.mutated:
             yield from value if param.many else [value]
