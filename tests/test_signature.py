@@ -43,7 +43,8 @@ def refused(kind: type[Exception], signature: Signature | str, **args: Any) -> s
 def test_a_signature_is_read_into_its_parts() -> None:
     read = parse(
         "q: float[T,Hq,D], cache!: float[P,S] contiguous, ptr: int32[B+1], pairs: int64[M,2], *, "
-        "causal=True, window=(-1, -1), scale=None, softcap=0.0 -> out: float[T,Hq], lse: float32[T]"
+        "causal=True, window=(-1, -1), scale?: float=None, softcap=0.0 "
+        "-> out: float[T,Hq], lse: float32[T]"
     )
     assert (
         Param("q", "float", ("T", "Hq", "D")),
@@ -52,6 +53,8 @@ def test_a_signature_is_read_into_its_parts() -> None:
         Param("pairs", "int64", ("M", "2")),
     ) == read.params
     assert {"causal": True, "window": (-1, -1), "scale": None, "softcap": 0.0} == read.options
+    types = {"causal": "bool", "window": "int[2]", "scale": "float?", "softcap": "float"}
+    assert types == read.option_types
     assert (Param("out", "float", ("T", "Hq")), Param("lse", "float32", ("T",))) == read.results
     assert ("cache",) == read.mutated
 
@@ -92,6 +95,10 @@ def test_an_op_without_options_or_results_has_none() -> None:
         ("a: floot[T] -> None", "floot"),
         ("a: float[T], a: float[T] -> None", "a"),
         ("a: float[T], *, b=1+ -> None", "b=1+"),
+        ("a: float[T], *, b=None -> None", "b=None"),
+        ("a: float[T], *, b=(1, 2.0) -> None", "b=(1, 2.0)"),
+        ("a: float[T], *, b='c' -> None", "b='c'"),
+        ("a: float[T], *, b?: str=None -> None", "b?: str=None"),
     ],
 )
 def test_what_does_not_parse_is_quoted(text: str, quoted: str) -> None:

@@ -6,11 +6,13 @@ from yaie import dispatch, kernels, ops
 from yaie.api import attention_forward, copy_blocks, paged_attention_forward
 from yaie.cache import KVCacheBlock, KVCacheManager, RadixTree, RadixTreeNode
 from yaie.dispatch import Unsupported, checked
+from yaie.kernels import torch_ops
 from yaie.nn import RadixAttentionBlock, apply_rotary_pos_emb, rotate_half
 from yaie.profiling import benchmark_kernel, profile_kernel
 from yaie.sampling import SamplingKernel
 
 kernels.load()
+torch_ops.register()
 dispatch.check_choices(dispatch.environment(), ops.kernel_names())
 
 __version__ = "0.1.0"

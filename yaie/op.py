@@ -15,7 +15,7 @@ import torch
 from yaie import dispatch
 from yaie.compare import FLOAT32_THROUGHOUT, Comparison, Contract
 from yaie.refusal import Refusal, from_signature
-from yaie.signature import Door, Param, Signature
+from yaie.signature import Binding, Door, Param, Signature, taken_at_its_word
 
 if TYPE_CHECKING:
     from typing_extensions import dataclass_transform
@@ -243,17 +243,19 @@ class Op:
         if unknown:
             hint = dispatch.nearest(min(unknown), list(self.signature.options))
             raise TypeError(f"{self.name}: no option {min(unknown)!r}{hint}")
-        binding = Door(self.name, self.signature).admit(given)
-        call = Call(
-            self.name,
-            given,
-            {**self.signature.options, **options},
-            binding.axes,
-            binding.dtype,
-            binding.device,
-        )
+        call = self._call(given, options, Door(self.name, self.signature).admit(given))
         self.door(call)
         return self.complete(call)
+
+    def assume(self, *args: Any, **options: Any) -> Call:
+        """The call, taken at its word: what ``bind`` says of one that passes the door. Nothing is
+        checked, so sizes may be symbolic."""
+        given = self._name_arguments(args, options)
+        return self.complete(self._call(given, options, taken_at_its_word(self.signature, given)))
+
+    def _call(self, given: dict[str, Any], options: dict[str, Any], binding: Binding) -> Call:
+        options = {**self.signature.options, **options}
+        return Call(self.name, given, options, binding.axes, binding.dtype, binding.device)
 
     def _name_arguments(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         names = [p.name for p in self.signature.params]

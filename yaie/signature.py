@@ -8,7 +8,8 @@ A signature is one line of text, read like Python annotations::
 float32, float16 or bfloat16, the same for every ``float`` tensor of one call; ``any`` stands for
 any dtype. An axis is a letter (the vocabulary of docs), a letter plus a number (``B+1``), a number,
 or ``...`` for the rest. ``list[any[P,...]]`` is a list of tensors. What follows ``*`` are options
-with their defaults.
+with their defaults, which also tell their types; one that may be None says what else it may be:
+``causal=True, window=(-1, -1), scale?: float=None``.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _PARAM = re.compile(
     r"(?P<name>\w+)(?P<mark>[!?]?):\s*(?P<list>list\[)?(?P<dtype>\w+)\[(?P<axes>[^\]]*)\]"
     r"(?P<end>\]?)(?P<contiguous>\s+contiguous)?$"
 )
-_OPTION = re.compile(r"(?P<name>\w+)\s*=\s*(?P<default>.+)$")
+_OPTION = re.compile(
+    r"(?P<name>\w+)(\?:\s*(?P<type>bool|int|float|tensor))?\s*=\s*(?P<default>.+)$"
+)
 _AXIS = re.compile(r"(?P<letter>[A-Za-z]\w*)(?:\+(?P<plus>\d+))?$")
 
 
@@ -54,6 +57,9 @@ class Signature:
     params: tuple[Param, ...]
     options: Mapping[str, Any]
     results: tuple[Param, ...]
+    option_types: Mapping[str, str]
+    """``bool``, ``int``, ``float``, ``int[n]`` (n whole numbers), or what may be None: ``float?``,
+    ``int?``, ``tensor?`` ..."""
 
     @property
     def mutated(self) -> tuple[str, ...]:
@@ -68,22 +74,23 @@ def parse(text: str) -> Signature:
         raise ValueError(f"signature without '->': {text!r}")
     params: list[Param] = []
     options: dict[str, Any] = {}
+    option_types: dict[str, str] = {}
     target_is_option = False
     for part in _split(left):
         if part == "*":
             target_is_option = True
         elif target_is_option:
-            name, default = _parse_option(part)
+            name, kind, default = _parse_option(part)
             if name in options:
                 raise ValueError(f"the option {name!r} stands twice in the signature {text!r}")
-            options[name] = default
+            options[name], option_types[name] = default, kind
         else:
             params.append(_parse_param(part))
     names = [p.name for p in params] + list(options)
     if len(set(names)) < len(names):
         raise ValueError(f"a name stands twice in the signature {text!r}")
     results = () if right.strip() == "None" else tuple(_parse_param(p) for p in _split(right))
-    return Signature(" ".join(text.split()), tuple(params), options, results)
+    return Signature(" ".join(text.split()), tuple(params), options, results, option_types)
 
 
 def _split(text: str) -> list[str]:
@@ -124,14 +131,26 @@ def _parse_param(part: str) -> Param:
     )
 
 
-def _parse_option(part: str) -> tuple[str, Any]:
+def _parse_option(part: str) -> tuple[str, str, Any]:
+    """Name, type and default."""
     m = _OPTION.match(part)
     if m is None:
         raise ValueError(f"not an option of a signature: {part!r}")
     try:
-        return m["name"], ast.literal_eval(m["default"])
+        default = ast.literal_eval(m["default"])
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"not a default of a signature: {part!r}") from error
+    if m["type"]:
+        return m["name"], f"{m['type']}?", default
+    return m["name"], _type_of(default, part), default
+
+
+def _type_of(default: Any, part: str) -> str:
+    if type(default) in (bool, int, float):
+        return type(default).__name__
+    if type(default) is tuple and all(type(number) is int for number in default):
+        return f"int[{len(default)}]"
+    raise ValueError(f"a default that does not tell the type of its option: {part!r}")
 
 
 @dataclass(frozen=True)
@@ -141,6 +160,26 @@ class Binding:
     axes: Mapping[str, int]
     dtype: torch.dtype | None
     device: torch.device
+
+
+def taken_at_its_word(signature: Signature, args: Mapping[str, Any]) -> Binding:
+    """The binding of a call that passes the door. An axis is what the first tensor that has it
+    says; nothing is compared, so sizes may be symbolic."""
+    given = [
+        (param, tensor)
+        for param in signature.params
+        for tensor in (args[param.name] if param.many else [args[param.name]])
+        if tensor is not None
+    ]
+    axes: dict[str, int] = {}
+    for param, tensor in given:
+        for axis, size in zip(param.axes, tensor.shape, strict=False):
+            m = _AXIS.match(axis)
+            if m is not None and m["letter"] not in axes:
+                axes[m["letter"]] = size - int(m["plus"] or 0)
+    dtypes = (tensor.dtype for param, tensor in given if param.dtype == "float")
+    devices = (tensor.device for _, tensor in given)
+    return Binding(axes, next(dtypes, None), next(devices, torch.device("cpu")))
 
 
 class Door:

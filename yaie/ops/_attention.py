@@ -35,7 +35,7 @@ from yaie.refusal import Refusal, change
 Window = tuple[int, int]
 OPTIONS = ("causal", "scale", "window", "softcap")
 """What every attention op can be asked for, and a Case names."""
-SIGNATURE = "causal=True, scale=None, window=(-1, -1), softcap=0.0, alibi=None"
+SIGNATURE = "causal=True, scale?: float=None, window=(-1, -1), softcap=0.0, alibi?: tensor=None"
 KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
 """How packed keys and values lie in memory: contiguous; tokens and heads padded; stored as
 [H,N,D]; one element off alignment."""

@@ -154,7 +154,7 @@ gather_kv = Op(
     name="gather_kv",
     signature=parse(
         "k_cache: float[P,S,Hk,D] contiguous, v_cache: float[P,S,Hk,Dv] contiguous, "
-        "block_table: int32[B,W], kv_indptr: int32[B+1], kv_start?: int32[B], *, total=None "
+        "block_table: int32[B,W], kv_indptr: int32[B+1], kv_start?: int32[B], *, total?: int=None "
         "-> k: float[N,Hk,D], v: float[N,Hk,Dv]"
     ),
     Case=Case,

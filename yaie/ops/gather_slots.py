@@ -120,7 +120,7 @@ gather_slots = Op(
     name="gather_slots",
     signature=parse(
         "block_table: int32[B,W], kv_indptr: int32[B+1], kv_start?: int32[B], *, page_size=1, "
-        "total=None -> slots: int32[N]"
+        "total?: int=None -> slots: int32[N]"
     ),
     Case=Case,
     inputs=inputs,

@@ -221,8 +221,8 @@ radix_attention = Op(
         "x: float[T,E], wqkv: float[E,QKV], wo: float[HqD,E], positions: int32[T], "
         "cos_sin: float32[M,R], k_cache!: float[P,S,Hk,D] contiguous, v_cache!: float[P,S,Hk,D] "
         "contiguous, slots: int32[T], block_table: int32[B,W], kv_lens: int32[B], "
-        "q_indptr: int32[B+1], *, interleaved=False, causal=True, scale=None, window=(-1, -1), "
-        "softcap=0.0 -> y: float[T,E]"
+        "q_indptr: int32[B+1], *, interleaved=False, causal=True, scale?: float=None, "
+        "window=(-1, -1), softcap=0.0 -> y: float[T,E]"
     ),
     Case=Case,
     inputs=inputs,
