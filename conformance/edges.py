@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import UnsatisfiedAssumption
 
 from conformance import strategies
 from yaie import kernels, ops
@@ -36,6 +38,13 @@ def cases(op: Op) -> dict[str, Any]:
     """The Case of each of an op's edges, by the edge's name."""
     table = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op.name, {})
     return {edge: op.parse_case(text) for edge, text in table.items()}
+
+
+def judge(conforms: Callable[[Any], None], op: Op) -> None:
+    """Have a kernel judged on the Case of every edge that it does not decline."""
+    for case in cases(op).values():
+        with suppress(UnsatisfiedAssumption):
+            conforms(case)
 
 
 def draw(op: Op) -> dict[str, Any]:

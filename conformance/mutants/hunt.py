@@ -10,7 +10,7 @@ from typing import Any, Literal
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis.errors import Flaky
 
-from conformance import strategies
+from conformance import edges, strategies
 from conformance.campaign import Campaign
 from conformance.mutants.build import FOLDER, BuildError, Toolchain
 from conformance.mutants.catalogue import CatalogueError, Trial
@@ -75,8 +75,17 @@ class Unrecorded:
 
 
 def drive(campaign: Campaign, effort: Effort) -> float | None:
-    """Give a campaign the cases of its op's strategy; seconds to the first fault, or None."""
+    """Give a campaign the cases of its op's strategy, then those of its edges; seconds to the first
+    fault, or None."""
     started, first_fault = time.perf_counter(), None
+
+    def judge(case: Any) -> None:
+        nonlocal first_fault
+        try:
+            campaign(case)
+        except AssertionError:
+            first_fault = first_fault or time.perf_counter() - started
+            raise
 
     @seed(effort.seed)
     @settings(
@@ -89,16 +98,12 @@ def drive(campaign: Campaign, effort: Effort) -> float | None:
         verbosity=Verbosity.quiet,
     )
     @given(case=strategies.of(campaign.op.name))
-    def judged(case: Any) -> None:
-        nonlocal first_fault
-        try:
-            campaign(case)
-        except AssertionError:
-            first_fault = first_fault or time.perf_counter() - started
-            raise
+    def judge_drawn(case: Any) -> None:
+        judge(case)
 
     try:
-        judged()
+        judge_drawn()
+        edges.judge(judge, campaign.op)
     except (AssertionError, Flaky):
         if campaign.fault is None:
             raise

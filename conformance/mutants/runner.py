@@ -74,7 +74,8 @@ def sources(op: str) -> list[Path]:
     found += [*ROOT.glob("yaie/cache/*.py"), *ROOT.glob("yaie/kernels/torch_eager/*.py")]
     found += [*ROOT.glob("yaie/ops/_*.py"), ROOT / "yaie" / "ops" / f"{op}.py"]
     found += [
-        ROOT / "conformance" / name for name in ("campaign.py", "strategies.py", f"test_{op}.py")
+        ROOT / "conformance" / name
+        for name in ("campaign.py", "edges.py", "edges.toml", "strategies.py", f"test_{op}.py")
     ]
     found += [ROOT / "conformance" / "mutants" / name for name in IN_HUNT]
     return sorted(

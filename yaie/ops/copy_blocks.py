@@ -144,7 +144,11 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more layers than one launch takes": lambda c: c.L > 64 and c.M > 0,
     "layers of unlike pages": lambda c: c.layers == "unlike" and c.L > 2,
     "a layer of wider words first": lambda c: (
-        c.layers == "unlike" and c.L > 2 and c.M > 0 and c.word(1) > c.word(2)
+        c.layers == "unlike"
+        and c.L > 2
+        and c.M > 0
+        and c.kind != "identity"
+        and min(c.word(1), 16) > c.word(2)
     ),
     "bases off alignment": lambda c: c.layers == "shifted" and c.L > 0,
     "page of more than 16 KiB": lambda c: (
