@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +31,7 @@ def as_int32(values: Any, where: str) -> NDArray[np.int32]:
 
     Errors: TypeError for what is no integer, ValueError for another rank or beyond int32.
     """
-    if type(values) is np.ndarray and values.dtype is INT32 and values.ndim == 1:
+    if type(values) is ndarray and values.dtype is INT32 and values.ndim == 1:
         array: NDArray[np.int32] = values  # what an engine holds: no check too many
         return array
     if isinstance(values, Tensor):
@@ -42,6 +43,8 @@ def as_int32(values: Any, where: str) -> NDArray[np.int32]:
 
 def pack(values: Integers, where: str) -> bytes:
     """The bytes of ``as_int32``."""
+    if type(values) is ndarray and values.dtype is INT32 and values.ndim == 1:
+        return values.tobytes()
     return as_int32(values, where).tobytes()
 
 

@@ -14,6 +14,7 @@ split, and dies when that page-prefix is evicted, even if the same tokens are in
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,17 +53,24 @@ class RadixTreeNode:
         "start",
     )
 
-    def __init__(self, parent: RadixTreeNode | None, edge: bytes, start: int) -> None:
+    def __init__(
+        self,
+        parent: RadixTreeNode | None,
+        edge: bytes,
+        start: int,
+        page_bytes: bytes = b"",
+        last_use: int = 0,
+    ) -> None:
         self.parent = parent  # None: the root, or no longer in the tree
         self.edge = edge
         self.start = start  # where the edge starts in the path, in bytes, as all lengths here
         self.children = NO_CHILDREN  # by their first token
-        self.page_bytes = b""  # page ids, as far as there are pages
-        self.last_use = 0
+        self.page_bytes = page_bytes  # page ids, as far as there are pages
+        self.last_use = last_use
         self.locks = 0  # of this very page-prefix
         self.chain_locks = 0  # of this page-prefix and all that extend it
         self.below = 0  # children with pages in their subtree
-        self.queued = False  # an entry of the eviction queue stands for this node
+        self.queued = 0  # its last use when it was queued for eviction, 0: it is not queued
         self.request_ids: set[str] | None = None  # of the requests that end here
         self.request_count = 0  # requests that end here or below
 
@@ -113,8 +121,8 @@ class RadixTree:
         self._clock = 0
         self._present = 0
         self._protected = 0
-        self._queue: list[int] = []  # a heap of last uses, see _offer
-        self._leaf: dict[int, RadixTreeNode] = {}  # whose they are
+        self._leaves: deque[RadixTreeNode] = deque()  # queued for eviction, see _offer
+        self._stragglers: list[tuple[int, RadixTreeNode]] = []  # likewise, a heap
         self._requests: dict[str, bytes] = {}
 
     @property
@@ -136,18 +144,18 @@ class RadixTree:
         one token passes ``tokens[:-1]``. The node of the empty prefix is the root.
         """
         data = pack(tokens, "RadixTree.match: tokens")
-        node, partly, shared = self._descend(data, len(data))
+        self._clock = clock = self._clock + 1
+        node, partly, shared = self._descend(data, len(data), clock)
         if partly is not None and partly.page_bytes:
             wanted = self._pages_between(partly.start, partly.start + shared)
             if wanted >= len(partly.page_bytes):
                 node = partly
             elif wanted:
                 node = self._split_at_page(partly, wanted)
+            node.last_use = clock
         while not node.page_bytes and node.parent is not None:
             node = node.parent
-        pages = self._touch(node)
-        pages.reverse()
-        return unpack(bytearray().join(pages)), node
+        return unpack(bytearray().join(_pages_above(node))), node
 
     def insert(self, tokens: Integers, pages: Integers) -> int:
         """Add the page-prefixes of ``tokens``, and say how many tokens were already there.
@@ -165,10 +173,23 @@ class RadixTree:
             raise ValueError(
                 f"RadixTree.insert: pages: {len(page_ids)} for {needed} pages of tokens"
             )
-        node = self._node_at(data, needed * self._page)
-        node, added = self._fill(node, page_ids)
-        self._touch(node)
+        stop = needed * self._page
+        self._clock = clock = self._clock + 1
+        node, partly, shared = self._descend(data, stop, clock)
+        if partly is not None:
+            node = self._split(partly, shared)
+            node.last_use = clock
+        added = 0
+        if node.request_count:  # only tokens of requests lack pages
+            node, added = self._fill(node, page_ids)
+        at = node.start + len(node.edge)
+        if at < stop:
+            first = at // self._page
+            node = self._grow(node, data[at:stop], page_ids[first:needed].tobytes())
+            self._gained(node)
+            added += needed - first
         self._offer(node)
+        self._present += added
         return (needed - added) * self.page_size
 
     def lock(self, node: RadixTreeNode) -> None:
@@ -203,20 +224,29 @@ class RadixTree:
         Page by page the one goes that is not locked, that no present page-prefix extends, and that
         was used least recently. Fewer are dropped only when no more can be.
         """
-        wanted = count(n_pages, "RadixTree.evict: n_pages") * WORD
+        n = min(count(n_pages, "RadixTree.evict: n_pages"), self.evictable)
+        wanted = n * WORD
+        leaves, stragglers = self._leaves, self._stragglers
         dropped: list[bytes] = []
-        while wanted and self._queue:
-            last_use = heapq.heappop(self._queue)
-            node = self._leaf.pop(last_use)
-            node.queued = False
-            if last_use != node.last_use:  # used since, or even extended: later, or not at all
+        while wanted:
+            if stragglers and not (leaves and leaves[0].queued < stragglers[0][0]):
+                node = heapq.heappop(stragglers)[1]
+            else:
+                node = leaves.popleft()
+            queued = node.queued
+            node.queued = 0
+            if queued != node.last_use:  # used since, or even extended: later, or not at all
                 self._offer(node)
             elif not node.chain_locks:
-                dropped.append(self._drop_tail(node, wanted))
-                wanted -= len(dropped[-1])
-        gone: Pages = unpack(b"".join(reversed(dropped)))[::-1].copy()
-        self._present -= len(gone)
-        return gone
+                run = node.page_bytes
+                if len(run) > wanted:
+                    run = self._drop_tail(node, wanted)
+                else:
+                    self._drop_leaf(node)
+                dropped.append(run)
+                wanted -= len(run)
+        self._present -= n
+        return _backwards(dropped, n)
 
     def reset(self) -> Pages:
         """Drop every page; return them. Requests stay.
@@ -331,9 +361,13 @@ class RadixTree:
 
     # Walking ---------------------------------------------------------------------------------
 
-    def _descend(self, data: bytes, stop: int) -> tuple[RadixTreeNode, RadixTreeNode | None, int]:
+    def _descend(
+        self, data: bytes, stop: int, clock: int = 0
+    ) -> tuple[RadixTreeNode, RadixTreeNode | None, int]:
         """How far the tree knows ``data[:stop]``: the last node whose whole path matches, the child
-        whose edge matches in part (None: no child does), and how many of its bytes do."""
+        whose edge matches in part (None: no child does), and how many of its bytes do.
+
+        ``clock`` becomes the last use of every node whose whole path matches; 0: none is used."""
         node, at = self._root, 0
         while at < stop:
             child = node.children.get(data[at : at + WORD])
@@ -342,7 +376,10 @@ class RadixTree:
             edge = child.edge
             if not data.startswith(edge, at, stop):
                 return node, child, _common(edge, data, at, stop)
-            node, at = child, at + len(edge)
+            if clock:
+                child.last_use = clock
+            node = child
+            at += len(edge)
         return node, None, 0
 
     def _node_at(self, data: bytes, stop: int) -> RadixTreeNode:
@@ -353,19 +390,7 @@ class RadixTree:
         at = node.start + len(node.edge)
         if at == stop:
             return node
-        leaf = RadixTreeNode(node, data[at:stop], at)
-        self._hang(leaf)
-        return leaf
-
-    def _touch(self, node: RadixTreeNode) -> list[bytes]:
-        """Refresh the chain of a node; returns its page ids, upwards."""
-        self._clock = clock = self._clock + 1
-        pages = []
-        while node.parent is not None:
-            node.last_use = clock
-            pages.append(node.page_bytes)
-            node = node.parent
-        return pages
+        return self._grow(node, data[at:stop])
 
     def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
         """The node and all above it, without the root."""
@@ -433,6 +458,14 @@ class RadixTree:
         for child in heir.children.values():
             child.parent = heir
 
+    def _grow(self, node: RadixTreeNode, edge: bytes, page_bytes: bytes = b"") -> RadixTreeNode:
+        """A new child of a node, for tokens that start like no other child's."""
+        if node.children is NO_CHILDREN:
+            node.children = {}
+        leaf = RadixTreeNode(node, edge, node.start + len(node.edge), page_bytes, self._clock)
+        node.children[edge[:WORD]] = leaf
+        return leaf
+
     def _hang(self, node: RadixTreeNode) -> None:
         """Make a node the child of its parent, in place of the one with the same first token."""
         assert node.parent is not None
@@ -469,7 +502,6 @@ class RadixTree:
             run.page_bytes = page_ids[first:last].tobytes()
             self._gained(run)
             added += last - first
-        self._present += added
         return end, added
 
     def _gained(self, node: RadixTreeNode) -> None:
@@ -500,9 +532,25 @@ class RadixTree:
         late.
         """
         if node.page_bytes and not (node.below or node.queued):
-            node.queued = True
-            self._leaf[node.last_use] = node
-            heapq.heappush(self._queue, node.last_use)
+            node.queued = last_use = node.last_use
+            leaves = self._leaves
+            if not leaves or leaves[-1].queued < last_use:
+                leaves.append(node)
+            elif last_use < leaves[0].queued:
+                leaves.appendleft(node)
+            else:
+                heapq.heappush(self._stragglers, (last_use, node))
+
+    def _drop_leaf(self, node: RadixTreeNode) -> None:
+        """Take all pages of a leaf."""
+        parent = node.parent
+        if node.request_count or parent.below == 1:
+            self._drop_tail(node, len(node.page_bytes))
+        else:
+            del parent.children[node.edge[:WORD]]
+            parent.below -= 1
+            node.page_bytes = b""
+            node.parent = None
 
     def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
         """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
@@ -580,16 +628,18 @@ class RadixTree:
             _require(node.last_use >= max(used, default=0), node, "was used before its extension")
 
     def _check_queue(self, nodes: set[RadixTreeNode]) -> None:
-        assert sorted(self._queue) == sorted(self._leaf), "the queue is not of the leaves"
-        queued = list(self._leaf.values())
-        assert len(set(queued)) == len(queued), "a node is queued twice"
-        for last_use, node in self._leaf.items():
-            _require(node.queued and node in nodes, node, "is queued but gone")
-            _require(last_use <= node.last_use, node, "is queued too late")
+        times = [node.queued for node in self._leaves]
+        assert times == sorted(times), "the queue is not in order"
+        entries = [*zip(times, self._leaves, strict=True), *self._stragglers]
+        queued = {node for _, node in entries}
+        assert len(entries) == len(queued), "a node is queued twice"
+        for last_use, node in entries:
+            _require(node in nodes, node, "is queued but gone")
+            _require(last_use == node.queued <= node.last_use, node, "is queued too late")
         for node in nodes:
             may_go = bool(node.page_bytes) and not node.below and not node.chain_locks
             _require(not node.queued or node in queued, node, "is not in the queue")
-            _require(not may_go or node.queued, node, "cannot be evicted")
+            _require(not may_go or bool(node.queued), node, "cannot be evicted")
 
 
 def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
@@ -610,6 +660,27 @@ def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
         start += n * WORD
         look *= 4
     return end
+
+
+def _pages_above(node: RadixTreeNode) -> list[bytes]:
+    """The page ids of a node's chain, from the root on."""
+    runs = []
+    while node.parent is not None:
+        runs.append(node.page_bytes)
+        node = node.parent
+    runs.reverse()
+    return runs
+
+
+def _backwards(runs: list[bytes], n: int) -> Pages:
+    """The n integers of packed runs, those of each run from its end."""
+    out = np.empty(n, np.int32)
+    at = 0
+    for i in range(0, len(runs), 32):
+        some = unpack(b"".join(reversed(runs[i : i + 32])))
+        out[at : at + len(some)] = some[::-1]
+        at += len(some)
+    return out
 
 
 def _subtree(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
