@@ -175,20 +175,17 @@ class RadixTree:
             )
         stop = needed * self._page
         self._clock = clock = self._clock + 1
-        node, partly, shared = self._descend(data, stop, clock)
-        if partly is not None:
-            node = self._split(partly, shared)
-            node.last_use = clock
+        node = self._reach(data, stop, clock)
         added = 0
         if node.request_count:  # only tokens of requests lack pages
             node, added = self._fill(node, page_ids)
         at = node.start + len(node.edge)
         if at < stop:
             first = at // self._page
-            node = self._grow(node, data[at:stop], page_ids[first:needed].tobytes())
-            self._gained(node)
+            self._grow(node, data[at:stop], page_ids[first:needed].tobytes())
             added += needed - first
-        self._offer(node)
+        elif added:
+            self._offer(node)
         self._present += added
         return (needed - added) * self.page_size
 
@@ -238,13 +235,8 @@ class RadixTree:
             if queued != node.last_use:  # used since, or even extended: later, or not at all
                 self._offer(node)
             elif not node.chain_locks:
-                run = node.page_bytes
-                if len(run) > wanted:
-                    run = self._drop_tail(node, wanted)
-                else:
-                    self._drop_leaf(node)
-                dropped.append(run)
-                wanted -= len(run)
+                dropped.append(self._drop_tail(node, wanted))
+                wanted -= len(dropped[-1])
         self._present -= n
         return _backwards(dropped, n)
 
@@ -271,7 +263,10 @@ class RadixTree:
             raise ValueError(
                 f"RadixTree.insert_request: request_id: {request_id!r} is there with other tokens"
             )
-        node = self._node_at(data, len(data))
+        node = self._reach(data, len(data))
+        at = node.start + len(node.edge)
+        if at < len(data):
+            node = self._grow(node, data[at:])
         if node.request_ids is None:
             node.request_ids = set()
         if request_id not in node.request_ids:
@@ -382,15 +377,22 @@ class RadixTree:
             at += len(edge)
         return node, None, 0
 
-    def _node_at(self, data: bytes, stop: int) -> RadixTreeNode:
-        """The node whose path is ``data[:stop]``, made where it is missing."""
-        node, partly, shared = self._descend(data, stop)
-        if partly is not None:
-            node = self._split(partly, shared)
-        at = node.start + len(node.edge)
-        if at == stop:
-            return node
-        return self._grow(node, data[at:stop])
+    def _reach(self, data: bytes, stop: int, clock: int = 0) -> RadixTreeNode:
+        """Where the tree stops to know ``data[:stop]``: the node that ends there, an edge is cut if
+        need be. ``clock`` as for ``_descend``: the same walk, on the path that costs most."""
+        node, at = self._root, 0
+        while at < stop:
+            child = node.children.get(data[at : at + WORD])
+            if child is None:
+                break
+            edge = child.edge
+            at += len(edge)
+            if not data.startswith(edge, at - len(edge), stop):
+                child, at = self._split(child, _common(edge, data, at - len(edge), stop)), stop
+            if clock:
+                child.last_use = clock
+            node = child
+        return node
 
     def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
         """The node and all above it, without the root."""
@@ -460,10 +462,15 @@ class RadixTree:
 
     def _grow(self, node: RadixTreeNode, edge: bytes, page_bytes: bytes = b"") -> RadixTreeNode:
         """A new child of a node, for tokens that start like no other child's."""
+        clock = self._clock
+        leaf = RadixTreeNode(node, edge, node.start + len(node.edge), page_bytes, clock)
         if node.children is NO_CHILDREN:
             node.children = {}
-        leaf = RadixTreeNode(node, edge, node.start + len(node.edge), page_bytes, self._clock)
         node.children[edge[:WORD]] = leaf
+        if page_bytes:
+            self._gained(leaf)
+            leaf.queued = clock
+            self._leaves.append(leaf)  # nothing was used later
         return leaf
 
     def _hang(self, node: RadixTreeNode) -> None:
@@ -541,19 +548,16 @@ class RadixTree:
             else:
                 heapq.heappush(self._stragglers, (last_use, node))
 
-    def _drop_leaf(self, node: RadixTreeNode) -> None:
-        """Take all pages of a leaf."""
-        parent = node.parent
-        if node.request_count or parent.below == 1:
-            self._drop_tail(node, len(node.page_bytes))
-        else:
-            del parent.children[node.edge[:WORD]]
-            parent.below -= 1
-            node.page_bytes = b""
-            node.parent = None
-
     def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
         """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
+        gone, parent = node.page_bytes, node.parent
+        assert parent is not None
+        if len(gone) <= wanted and parent.below > 1 and not node.request_count:
+            # The usual case: all of a leaf goes that has siblings. The rest comes to the same.
+            del parent.children[node.edge[:WORD]]
+            node.parent, node.page_bytes = None, b""
+            parent.below -= 1
+            return gone
         while len(node.page_bytes) > max(2 * wanted, AT_ONCE):
             # Halving first keeps a long leaf from being copied whole for every few pages.
             self._split_at_page(node, len(node.page_bytes) // (2 * WORD) * WORD)
