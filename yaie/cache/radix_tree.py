@@ -386,12 +386,12 @@ class RadixTree:
             if child is None:
                 break
             edge = child.edge
-            at += len(edge)
-            if not data.startswith(edge, at - len(edge), stop):
-                child, at = self._split(child, _common(edge, data, at - len(edge), stop)), stop
+            end = at + len(edge)
+            if not data.startswith(edge, at, stop):
+                child, end = self._split(child, _common(edge, data, at, stop)), stop
             if clock:
                 child.last_use = clock
-            node = child
+            node, at = child, end
         return node
 
     def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
@@ -468,7 +468,9 @@ class RadixTree:
             node.children = {}
         node.children[edge[:WORD]] = leaf
         if page_bytes:
-            self._gained(leaf)
+            node.below += 1
+            if node.below == 1 and not node.page_bytes:
+                self._gained(node)
             leaf.queued = clock
             self._leaves.append(leaf)  # nothing was used later
         return leaf
