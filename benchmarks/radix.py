@@ -5,13 +5,15 @@ the same calls. Each is given tokens as it keeps them, int32 arrays and lists; a
 lists cost RadixTree. Work is done in steps; of each step the least processor time over some
 repeats counts, so that a busy machine shows little. The garbage collector is on, as in an engine.
 
-The second table takes RadixTree through the same work at growing sizes.
+The tables after the first take RadixTree through the same work at sizes that double, and say with
+which power of the tokens its time grows: 1 is linear.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -164,10 +166,12 @@ def least(work: Work, sides: Sides, repeats: int) -> list[float]:
 
 
 def compared(works: Iterator[Work], repeats: int) -> pd.DataFrame:
-    """One row a work: milliseconds of each tree, and how many times faster ours is."""
+    """One row a work: milliseconds of each tree, and how many times faster ours is. A line on
+    stderr says how far it got: at full size a work takes minutes."""
     rows = {}
     for work in works:
         plain, ours, listed = least(work, SIDES, repeats)
+        print(f"{work.name}: {plain / ours:.1f} times", file=sys.stderr, flush=True)
         rows[work.name] = {
             "plain ms": plain * 1e3,
             "RadixTree ms": ours * 1e3,
@@ -183,8 +187,17 @@ def grown(make: Callable[[int], Work], sizes: tuple[int, ...], repeats: int) -> 
     for size in sizes:
         work = make(size)
         (ours,) = least(work, {"RadixTree": (RadixTree, False)}, repeats)
-        rows[work.name] = {"RadixTree ms": ours * 1e3, "ns a token": ours / work.tokens * 1e9}
+        rows[work.name] = {
+            "tokens": work.tokens,
+            "RadixTree ms": ours * 1e3,
+            "ns a token": ours / work.tokens * 1e9,
+        }
     return pd.DataFrame.from_dict(rows, "index")
+
+
+def power(table: pd.DataFrame) -> float:
+    """The p for which time ~ tokens^p fits the rows of ``grown`` best."""
+    return float(np.polyfit(np.log(table["tokens"]), np.log(table["RadixTree ms"]), 1)[0])
 
 
 def works(n: int) -> Iterator[Work]:
@@ -213,7 +226,8 @@ def main() -> None:
             lambda size: evicting(size, None, 1),
             lambda size: evicting(size, 1000, 1),
         ):
-            print(grown(make, sizes, repeats).to_string(), "\n")
+            table = grown(make, sizes, repeats)
+            print(table.to_string(), f"\ntime grows as tokens^{power(table):.2f}\n")
 
 
 if __name__ == "__main__":

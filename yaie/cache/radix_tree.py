@@ -28,6 +28,9 @@ Pages = NDArray[np.int32]
 AT_ONCE = 1024 * WORD
 """So many bytes are compared, or copied, without asking whether fewer would do."""
 
+TOGETHER = 32
+"""So many runs of page ids are turned round by one call."""
+
 
 class RadixTreeNode:
     """A run of tokens below its parent's, with the pages that end in it.
@@ -121,8 +124,8 @@ class RadixTree:
         self._clock = 0
         self._present = 0
         self._protected = 0
-        self._leaves: deque[RadixTreeNode] = deque()  # queued for eviction, see _offer
-        self._stragglers: list[tuple[int, RadixTreeNode]] = []  # likewise, a heap
+        self._leaves: deque[RadixTreeNode] = deque()  # the eviction queue, see _offer
+        self._strays: list[tuple[int, RadixTreeNode]] = []  # those out of order, a heap
         self._requests: dict[str, bytes] = {}
 
     @property
@@ -223,11 +226,11 @@ class RadixTree:
         """
         n = min(count(n_pages, "RadixTree.evict: n_pages"), self.evictable)
         wanted = n * WORD
-        leaves, stragglers = self._leaves, self._stragglers
+        leaves, strays = self._leaves, self._strays
         dropped: list[bytes] = []
         while wanted:
-            if stragglers and not (leaves and leaves[0].queued < stragglers[0][0]):
-                node = heapq.heappop(stragglers)[1]
+            if strays and not (leaves and leaves[0].queued < strays[0][0]):
+                node = heapq.heappop(strays)[1]
             else:
                 node = leaves.popleft()
             queued = node.queued
@@ -535,10 +538,13 @@ class RadixTree:
     def _offer(self, node: RadixTreeNode) -> None:
         """Queue a node for eviction if nothing extends its last page.
 
-        The last use tells the entries apart: every call refreshes one chain, on which one node at a
-        time is a leaf. A queued node keeps its place when it is used again: its entry is then too
-        early, which ``evict`` sees and mends. So a use costs nothing, and an entry is never too
-        late.
+        The place in the queue is the last use. It tells queued nodes apart: every call refreshes
+        one chain, on which one node at a time is a leaf. Most nodes belong at an end of the queue:
+        what an insert adds was used last, what an eviction has cut is the next to go. The others,
+        mostly parents that have lost their last child, wait in a heap.
+
+        A queued node keeps its place when it is used again: it comes up too early then, which
+        ``evict`` sees and mends. So a use costs nothing, and nothing comes up too late.
         """
         if node.page_bytes and not (node.below or node.queued):
             node.queued = last_use = node.last_use
@@ -548,14 +554,14 @@ class RadixTree:
             elif last_use < leaves[0].queued:
                 leaves.appendleft(node)
             else:
-                heapq.heappush(self._stragglers, (last_use, node))
+                heapq.heappush(self._strays, (last_use, node))
 
     def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
         """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
         gone, parent = node.page_bytes, node.parent
         assert parent is not None
         if len(gone) <= wanted and parent.below > 1 and not node.request_count:
-            # The usual case: all of a leaf goes that has siblings. The rest comes to the same.
+            # Mostly all of a leaf goes, and it has siblings. What follows would do the same.
             del parent.children[node.edge[:WORD]]
             node.parent, node.page_bytes = None, b""
             parent.below -= 1
@@ -636,7 +642,7 @@ class RadixTree:
     def _check_queue(self, nodes: set[RadixTreeNode]) -> None:
         times = [node.queued for node in self._leaves]
         assert times == sorted(times), "the queue is not in order"
-        entries = [*zip(times, self._leaves, strict=True), *self._stragglers]
+        entries = [*zip(times, self._leaves, strict=True), *self._strays]
         queued = {node for _, node in entries}
         assert len(entries) == len(queued), "a node is queued twice"
         for last_use, node in entries:
@@ -682,8 +688,8 @@ def _backwards(runs: list[bytes], n: int) -> Pages:
     """The n integers of packed runs, those of each run from its end."""
     out = np.empty(n, np.int32)
     at = 0
-    for i in range(0, len(runs), 32):
-        some = unpack(b"".join(reversed(runs[i : i + 32])))
+    for i in range(0, len(runs), TOGETHER):
+        some = unpack(b"".join(reversed(runs[i : i + TOGETHER])))
         out[at : at + len(some)] = some[::-1]
         at += len(some)
     return out
