@@ -214,11 +214,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--requests", type=int, default=10_000, help="size of the work")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="", metavar="TEXT", help="work with this in its name")
     args = parser.parse_args()
     n, repeats = args.requests, args.repeats
     print(f"(ten million additions in Python take {python_speed():.2f} s here)\n")
     with pd.option_context("display.float_format", "{:,.2f}".format):
-        print(compared(works(n), repeats).to_string(), "\n")
+        chosen = (work for work in works(n) if args.only in work.name)
+        print(compared(chosen, repeats).to_string(), "\n")
+        if args.only:
+            return
         sizes = (n // 8, n // 4, n // 2, n)
         for make in (
             lambda size: matching(10, 10 * size, 1),
