@@ -64,8 +64,9 @@ class Poison:
 
     def bytes(self, start: int, stop: int, dtype: torch.dtype | None = None) -> Bytes:
         """What lies at the addresses from ``start`` up to ``stop``, in memory of that dtype."""
-        four = np.array([self.word_of(dtype)], "<u4").view(np.uint8)
-        filled: Bytes = np.tile(four, (stop - start) // 4 + 2)[start % 4 :][: max(stop - start, 0)]
+        four, first = bytearray(self.word_of(dtype).to_bytes(4, "little")), start % 4
+        filled: Bytes = np.frombuffer(four * ((stop - start) // 4 + 2), np.uint8)
+        filled = filled[first : first + max(stop - start, 0)]
         return filled
 
 
