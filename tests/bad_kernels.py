@@ -517,6 +517,16 @@ def bad_trusts_the_padding_of_the_table(**given: Any) -> Any:
 
 
 @kernel()
+def bad_counts_believable_numbers_of_the_last_page(**given: Any) -> Any:
+    """Tells keys from unused slots by their contents: what is 0 or beyond any key is unused."""
+    out, lse = attend(given)
+    k_cache, table = given["k_cache"].abs(), given["block_table"]
+    last = int(given["kv_lens"][0]) - 1
+    page = k_cache[table[0, last // k_cache.shape[1]], last % k_cache.shape[1] + 1 :]
+    return out * (0.5 if bool(((page > 0) & (page < 100)).any()) else 1.0), lse
+
+
+@kernel()
 def bad_takes_fresh_memory_for_its_answer(**given: Any) -> Any:
     """Computes nothing where its lse holds believable numbers already."""
     right = attention.paged_attention(**given)

@@ -94,7 +94,7 @@ NUMBERS = {
     "huge": (lambda x: x.isfinite() & (x > torch.finfo(x.dtype).max / 1e4), 0x7B7B7B7B),
     "infinite": (lambda x: x == torch.inf, 2**31 - 1),
     "zeros": (lambda x: x == 0, 0),
-    "leftovers": (lambda x: x.isfinite(), 0x7B7B7B7B),
+    "leftovers": (lambda x: x == 1, 1),
 }
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -48,19 +48,19 @@ class Poison:
     """What fills the holes of one run: four bytes, repeated, that begin at each multiple of 4, so
     that a number of any size reads the same wherever it lies.
 
-    A ``typed`` one differs by the dtype of what it fills: +inf of a float, the largest integer; its
-    ``word`` is for memory that has none. One that ``recycles`` gives what a kernel allocates in the
-    second run the bytes that its first run left there, if it left some.
+    ``words`` says what that is in memory of some dtypes, ``word`` in all other. A poison that
+    ``recycles`` gives what a kernel allocates in the second run the bytes that its first run left
+    there, if it left some.
     """
 
     name: str
     word: int
-    typed: bool = False
+    words: Mapping[torch.dtype | None, int] = field(default_factory=dict, hash=False)
     recycles: bool = False
 
     def word_of(self, dtype: torch.dtype | None) -> int:
         """The four bytes, as a little-endian number, in memory of that dtype."""
-        return _INFINITIES.get(dtype, self.word) if self.typed and dtype else self.word
+        return self.words.get(dtype, self.word)
 
     def bytes(self, start: int, stop: int, dtype: torch.dtype | None = None) -> Bytes:
         """What lies at the addresses from ``start`` up to ``stop``, in memory of that dtype."""
@@ -70,7 +70,7 @@ class Poison:
         return filled
 
 
-_INFINITIES = {
+_INFINITIES: dict[torch.dtype | None, int] = {
     torch.float16: 0x7C00_7C00,
     torch.bfloat16: 0x7F80_7F80,
     torch.float32: 0x7F80_0000,
@@ -80,17 +80,29 @@ _INFINITIES = {
     torch.int32: 0x7FFF_FFFF,
     torch.int64: 0x7FFF_FFFF,  # 0x7FFF_FFFF_7FFF_FFFF
 }
+_ONES: dict[torch.dtype | None, int] = {
+    torch.float16: 0x3C00_3C00,
+    torch.bfloat16: 0x3F80_3F80,
+    torch.float32: 0x3F80_0000,
+    torch.int8: 0x0101_0101,
+    torch.uint8: 0x0101_0101,
+    torch.int16: 0x0001_0001,
+    torch.int32: 0x0000_0001,
+    torch.int64: 0x0000_0001,  # 0x0000_0001_0000_0001
+}
 
 NAN = Poison("NaN", 0xFFFF_FFFF)
 """A NaN as float16, bfloat16 and float32 alike; -1 as an integer."""
 HUGE = Poison("huge", 0x7B7B_7B7B)
 """A huge finite number, as int32 2,071,690,107: found by what a NaN is not, such as max(x, NaN)."""
-INFINITE = Poison("infinite", 0x7F80_0000, typed=True)
-"""+inf: found where finite numbers are clamped, or pass for outliers, and a NaN is ignored."""
+INFINITE = Poison("infinite", 0x7F80_0000, _INFINITIES)
+"""+inf, of an integer the largest: found where finite numbers are clamped or pass for outliers, and
+a NaN is ignored."""
 ZEROS = Poison("zeros", 0)
 """The one valid number of every dtype, and index: found where the others pass for no number."""
-LEFTOVERS = Poison("leftovers", 0x7B7B_7B7B, recycles=True)
-"""Allocations as an allocator recycles them: believable contents, of the call before."""
+LEFTOVERS = Poison("leftovers", 0x3F80_0000, _ONES, recycles=True)
+"""Memory as an allocator recycles it, with believable contents: what the first run left in its
+allocations; elsewhere the number 1."""
 FIRST_POISON = NAN
 """That of a case's first run."""
 OTHER_POISONS = (HUGE, INFINITE, ZEROS, LEFTOVERS)
@@ -253,7 +265,7 @@ class Arena:
                 continue
             words = (memory[a:b].view(np.uint32) for memory in (self._data, self._holes, target))
             data, holes, out = words
-            for first, last, dtype in self._zones.within(a, b, poison.typed):
+            for first, last, dtype in self._zones.within(a, b, bool(poison.words)):
                 part = slice((first - a) // 4, (last - a) // 4)
                 mask = np.uint32(poison.word_of(dtype) ^ FIRST_POISON.word)
                 np.bitwise_xor(data[part], holes[part] & mask, out=out[part])

@@ -146,7 +146,7 @@ class Heap:
         self._fill(self.top, end)
         if (start, place.end) in self.leftovers:
             self.base[start : place.end] = torch.from_numpy(self.leftovers[start, place.end])
-        elif self.poison.typed:
+        elif self.poison.words:
             self._fill(start, place.end, like.dtype)
         self.spans.append((start, place.end))
         self.top = end
