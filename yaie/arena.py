@@ -75,7 +75,7 @@ _INFINITIES: dict[torch.dtype | None, int] = {
     torch.bfloat16: 0x7F80_7F80,
     torch.float32: 0x7F80_0000,
     torch.int8: 0x7F7F_7F7F,
-    torch.uint8: 0xFFFF_FFFF,
+    torch.uint8: 0x7F7F_7F7F,  # not 0xFF: that is the first run's
     torch.int16: 0x7FFF_7FFF,
     torch.int32: 0x7FFF_FFFF,
     torch.int64: 0x7FFF_FFFF,  # 0x7FFF_FFFF_7FFF_FFFF
