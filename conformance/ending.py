@@ -65,6 +65,7 @@ class Ending:
         recorder.ended(
             {
                 "status": int(self._session.exitstatus),
+                "command": " ".join(["pytest", *self._config.invocation_params.args]),
                 "op": self._option("op"),
                 "kernel": self._option("kernel"),
                 "keyword": self._option("keyword"),

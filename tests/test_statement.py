@@ -31,6 +31,7 @@ PASS = Verdict("pass", receipt=Receipt("y", 0.4, "output rounding", (0, 0), 0.1,
 FAIL = Verdict("fail", "budget", "too far off")
 END: dict[str, Any] = {
     "status": 0,
+    "command": "pytest conformance -n 2",
     "op": "*",
     "kernel": "*",
     "keyword": "",
@@ -99,6 +100,9 @@ def test_it_says_which_code_ran_where(tmp_path: Path) -> None:
     } == statement["code"]
     assert head["cpu"] == statement["machine"]["cpu"]
     assert {"python", "torch"} == set(statement["software"])
+    assert (END["command"], 0, 3, []) == tuple(
+        statement["run"][name] for name in ("command", "status", "passed", "failed")
+    )
 
 
 def test_laws_stand_with_their_kernel_and_one_that_breaks_fails(tmp_path: Path) -> None:

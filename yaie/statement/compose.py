@@ -151,7 +151,8 @@ def _number(value: Any) -> Any:
 def _run(run: Run) -> dict[str, Any]:
     end = run.end or {}
     return {
-        **{name: run.head[name] for name in ("run", "started", "profile", "command")},
+        **{name: run.head[name] for name in ("run", "started", "profile")},
+        "command": end.get("command"),
         "status": end.get("status"),
         "passed": end.get("passed"),
         "failed": end.get("failed"),
