@@ -4,6 +4,7 @@ well."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from yaie.cli import explain
 from yaie.compare import Receipt, Verdict
 from yaie.op import Kernel, Op, print_as_repr
 from yaie.record import Recorder
+from yaie.statement.waivers import Waiver, covering
 
 SHRINK_SECONDS = 60.0
 """How long a failure may be shrunk. A hanging kernel would otherwise cost a time-out a try."""
@@ -26,7 +28,8 @@ class Campaign:
     While all is well, every verdict is recorded, and of a case that the kernel declines Hypothesis
     draws another. From the first fault on Hypothesis is shrinking:
     only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking
-    is over, cases that were not judged before count as harmless, which ends it.
+    is over, cases that were not judged before count as harmless, which ends it. A fault that a
+    waiver covers is recorded like a pass, as what it is, and nothing is raised.
     """
 
     judge: Judge
@@ -34,8 +37,10 @@ class Campaign:
     kernel: Kernel
     recorder: Recorder
     shrink_seconds: float = SHRINK_SECONDS
+    waivers: Sequence[Waiver] = ()
     judged: int = 0
     declined: int = 0
+    waived: int = 0
     worst: Receipt | None = None
     edges: set[str] = field(default_factory=set)
     _faults: dict[str, Verdict] = field(default_factory=dict)
@@ -52,13 +57,15 @@ class Campaign:
         __tracebackhide__ = True
         started = time.perf_counter()
         verdict = self._judge(case)
-        if not verdict.ok:
+        waived = not verdict.ok and self._is_waived(case)
+        if not verdict.ok and not waived:
             self._first_fault = self._first_fault or started
             self._faults[repr(case)] = verdict
             self._smallest = case
             raise AssertionError(explain(self.op, self.kernel, case, verdict))
         if self._first_fault is not None:
             return
+        self.waived += waived
         self._count(case, verdict)
         self.recorder.verdict(self.op, self.kernel.name, case, verdict, started)
         if verdict.status == "unsupported":
@@ -72,13 +79,17 @@ class Campaign:
             return Verdict("pass")
         return self.judge.judge(self.op, self.kernel, case)
 
+    def _is_waived(self, case: Any) -> bool:
+        edges = [name for name, hit in self.op.edges.items() if hit(case)]
+        return covering(self.waivers, self.op.name, self.kernel.name, edges) is not None
+
     def _count(self, case: Any, verdict: Verdict) -> None:
         if verdict.status == "unsupported":
             self.declined += 1
             return
         self.judged += 1
         self.edges |= {name for name, hit in self.op.edges.items() if hit(case)}
-        receipt = verdict.receipt
+        receipt = verdict.receipt if verdict.ok else None
         if receipt is not None and (self.worst is None or receipt.used > self.worst.used):
             self.worst = receipt
 
@@ -101,6 +112,8 @@ class Campaign:
         words = [f"{self.judged} cases"]
         if self.declined:
             words.append(f"{self.declined} declined")
+        if self.waived:
+            words.append(f"{self.waived} of them fail as waived")
         if self.worst is not None:
             words.append(f"closest {self.worst.used:.2f} of the budget ({self.worst.term})")
         return ", ".join(words)

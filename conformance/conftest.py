@@ -16,6 +16,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 
 from conformance.campaign import Campaign
 from conformance.coverage import Coverage
+from conformance.ending import Ending
 from conformance.laws import CLASSES, Law
 from conformance.progress import Progress
 from yaie import kernels, ops
@@ -23,6 +24,7 @@ from yaie.check import Judge
 from yaie.dispatch import nearest
 from yaie.op import Kernel, Op
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
+from yaie.statement import waivers
 
 PROFILES = {"quick": 50, "default": 400, "deep": 4000}
 """Cases that each kernel is judged on."""
@@ -57,11 +59,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.yaie_run = worker["yaie_run"] if worker else new_run_id()  # type: ignore[attr-defined]
     _register_profiles()
     settings.load_profile(config.getoption("--profile"))
+    try:
+        config.yaie_waivers = waivers.load()  # type: ignore[attr-defined]
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
     if worker is None:
         if kernels.native.extension("simt") is None:
             raise pytest.UsageError("the extension yaie._simt is not built: run `nox -s build`")
         config.pluginmanager.register(Progress(config), "yaie-progress")
         config.pluginmanager.register(Coverage(config), "yaie-coverage")
+        ending = Ending(config, config.yaie_waivers)  # type: ignore[attr-defined]
+        config.pluginmanager.register(ending, "yaie-ending")
 
 
 def _check_options(config: pytest.Config) -> None:
@@ -180,7 +188,8 @@ def conforms(
 ) -> Iterator[Campaign]:
     """Judges the test's kernel on a case and records the verdict. For a case that it declines,
     another is drawn; a kernel that was judged on too few has shown nothing, and fails."""
-    campaign = Campaign(judge, op, kernel, recorder)
+    waived = request.config.yaie_waivers  # type: ignore[attr-defined]
+    campaign = Campaign(judge, op, kernel, recorder, waivers=waived)
     recorder.domain(op)
     yield campaign
     campaign.close()

@@ -267,7 +267,7 @@ def _add(record: object, *, first: bool, where: str, rows: _Rows) -> None:
         rows.timings.append(_timing_row(record, where))
     elif kind == "peaks":
         rows.peaks.append(_peaks_row(record, where))
-    elif kind != "attempt":  # an attempt only matters to the run that is resumed
+    elif kind not in ("attempt", "end"):  # they matter to who resumes a run, or vouches for it
         rows.unknown[_text(kind)] += 1
 
 

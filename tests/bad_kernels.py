@@ -90,6 +90,31 @@ def good_workspace(**given: Any) -> Any:
     return attend(given)
 
 
+@kernel()
+def good_shows_what_it_was_given(**given: Any) -> Any:
+    """Copies the bytes that its workspace and its results held when it got them into a second
+    workspace, then writes all of them."""
+    q, d = given["q"], given["v_cache"].shape[-1]
+    work = torch.empty(5, dtype=torch.int32)
+    out, lse = torch.empty(*q.shape[:2], d, dtype=q.dtype), torch.empty(q.shape[:2])
+    held = [t.view(torch.uint8).flatten() for t in (work, out, lse)]
+    torch.empty(sum(map(len, held)), dtype=torch.uint8).copy_(torch.cat(held))
+    work.copy_(torch.arange(5))
+    right = attention.paged_attention(**given)
+    return out.copy_(right[0]), lse.copy_(right[1])
+
+
+_sizes = 0
+
+
+@kernel()
+def good_allocates_more_each_time(**given: Any) -> Any:
+    global _sizes
+    _sizes += 1
+    torch.empty(_sizes, dtype=torch.int32)
+    return attend(given)
+
+
 @kernel(deterministic=False)
 def good_last_bit(**given: Any) -> Any:
     """Differs by a rounding from call to call, and says so."""
@@ -470,6 +495,45 @@ def bad_fmax_over_the_whole_page(**given: Any) -> Any:
     out, lse = attend(given)
     most = torch.nan_to_num(given["k_cache"].float(), nan=0.0).max()
     return out * (0.5 if most > 60000 else 1.0), lse
+
+
+@kernel()
+def bad_overflow_check_over_the_whole_page(**given: Any) -> Any:
+    """Scales down when any number of the cache is infinite, in unused slots as well. A NaN is not,
+    nor is a huge number."""
+    out, lse = attend(given)
+    return out * (0.5 if given["k_cache"].isinf().any() else 1.0), lse
+
+
+@kernel()
+def bad_trusts_the_padding_of_the_table(**given: Any) -> Any:
+    """Takes for a sequence's pages the entries of its row that name one. Padding of -1 or beyond
+    the pool names none; 0 names a page."""
+    table, (pool, size) = given["block_table"], given["k_cache"].shape[:2]
+    named = ((table >= 0) & (table < pool)).sum(1)
+    needed = (given["kv_lens"] + size - 1) // size
+    longer = torch.where(named > needed, named * size, given["kv_lens"])
+    return attend({**given, "kv_lens": longer.int()})
+
+
+@kernel()
+def bad_counts_believable_numbers_of_the_last_page(**given: Any) -> Any:
+    """Tells keys from unused slots by their contents: what is 0 or beyond any key is unused."""
+    out, lse = attend(given)
+    k_cache, table = given["k_cache"].abs(), given["block_table"]
+    last = int(given["kv_lens"][0]) - 1
+    page = k_cache[table[0, last // k_cache.shape[1]], last % k_cache.shape[1] + 1 :]
+    return out * (0.5 if bool(((page > 0) & (page < 100)).any()) else 1.0), lse
+
+
+@kernel()
+def bad_takes_fresh_memory_for_its_answer(**given: Any) -> Any:
+    """Computes nothing where its lse holds believable numbers already."""
+    right = attention.paged_attention(**given)
+    out, lse = (torch.empty(r.shape, dtype=r.dtype) for r in right)
+    if bool((lse.isfinite() & (lse != 0) & (lse.abs() < 1e4)).all()):
+        return out, lse
+    return out.copy_(right[0]), lse.copy_(right[1])
 
 
 @kernel()

@@ -8,15 +8,24 @@ import torch
 
 from yaie.arena import (
     ALIGNMENT,
+    FAR_BYTES,
     GUARD,
+    HUGE,
+    INFINITE,
+    NAN,
     POISONS,
     Arena,
     Placement,
+    Poison,
     Regions,
     contiguous_strides,
 )
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.int32, torch.int64, torch.uint8]
+
+
+def repeated(byte: int) -> Poison:
+    return Poison("repeated", byte * 0x0101_0101)
 
 
 @pytest.fixture
@@ -27,7 +36,7 @@ def arena() -> Arena:
 
 
 def test_a_fresh_arena_is_one_guard_zone(arena: Arena) -> None:
-    assert [0x7B] * GUARD == arena.bytes(0x7B).tolist()
+    assert [0x7B] * GUARD == arena.bytes(HUGE).tolist()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -36,10 +45,10 @@ def test_a_tensor_stands_between_guard_zones_full_of_poison(
 ) -> None:
     start = arena.slab((3, 5), dtype).write(torch.zeros(3, 5))
     place = Placement.of(start, arena.base)
-    for poison in (*POISONS, 0x00, 0x5A):
-        memory = arena.bytes(poison)
-        assert {poison} == set(memory[place.offset - GUARD : place.offset].tolist())
-        assert {poison} == set(memory[place.end : place.end + GUARD].tolist())
+    for byte in (0xFF, 0x7B, 0x00, 0x5A):
+        memory = arena.bytes(repeated(byte))
+        assert {byte} == set(memory[place.offset - GUARD : place.offset].tolist())
+        assert {byte} == set(memory[place.end : place.end + GUARD].tolist())
         assert {0} == set(memory[place.offset : place.end].tolist())
 
 
@@ -61,8 +70,8 @@ def test_unwritten_elements_hold_the_poison_and_written_ones_do_not(arena: Arena
     slab.write(torch.tensor([7, 8], dtype=torch.int32), 2)
     place = Placement.of(slab.tensor, arena.base)
     expected = {0xFF: [-1, -1], 0x7B: [0x7B7B7B7B, 0x7B7B7B7B]}
-    for poison, hole in expected.items():
-        seen = place.view(torch.from_numpy(arena.bytes(poison)))
+    for byte, hole in expected.items():
+        seen = place.view(torch.from_numpy(arena.bytes(repeated(byte))))
         assert [hole, hole, [7, 8], hole] == seen.tolist()
 
 
@@ -70,27 +79,69 @@ def test_data_that_looks_like_poison_stays(arena: Arena) -> None:
     slab = arena.slab((2,), torch.uint8)
     slab.write(torch.tensor([0xFF], dtype=torch.uint8), slice(1))
     place = Placement.of(slab.tensor, arena.base)
-    assert [0xFF, 0x7B] == arena.bytes(0x7B)[place.offset : place.end].tolist()
+    assert [0xFF, 0x7B] == arena.bytes(HUGE)[place.offset : place.end].tolist()
 
 
 def test_gaps_between_rows_are_holes(arena: Arena) -> None:
     slab = arena.slab((2, 3), torch.uint8, (5, 1))
     slab.write(torch.tensor([[1, 2, 3], [4, 5, 6]]))
     place = Placement.of(slab.tensor, arena.base)
-    assert [1, 2, 3, 9, 9, 4, 5, 6] == arena.bytes(9)[place.offset : place.end].tolist()
+    assert [1, 2, 3, 9, 9, 4, 5, 6] == arena.bytes(repeated(9))[place.offset : place.end].tolist()
 
 
-def test_the_poisons_are_what_they_are_said_to_be() -> None:
-    for poison, number in zip(POISONS, (-1, 2_071_690_107), strict=True):
-        raw = torch.full((8,), poison, dtype=torch.uint8)
-        assert number == raw.view(torch.int32)[0]
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            value = raw.view(dtype)[0]
-            if poison == 0xFF:
-                assert bool(value.isnan())
-            else:
-                assert bool(value.isfinite())
-                assert value > torch.finfo(dtype).max / 1e4
+NUMBERS = {
+    "NaN": (torch.isnan, -1),
+    "huge": (lambda x: x.isfinite() & (x > torch.finfo(x.dtype).max / 1e4), 0x7B7B7B7B),
+    "infinite": (lambda x: x == torch.inf, 2**31 - 1),
+    "zeros": (lambda x: x == 0, 0),
+    "leftovers": (lambda x: x == 1, 1),
+}
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=lambda p: p.name)
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_the_poisons_are_what_they_are_said_to_be(arena: Arena, poison: Poison, shift: int) -> None:
+    """In tensors of any dtype and at any offset, in their gaps, and behind them."""
+    is_so, integer = NUMBERS[poison.name]
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.int32):
+        place = Placement.of(arena.slab((5, 3), dtype, (4, 1), shift).tensor, arena.base)
+        memory = torch.from_numpy(arena.bytes(poison))
+        wider = Placement(dtype, place.offset, (24,), (1,)).view(memory)  # and 5 elements behind it
+        good = wider == integer if dtype == torch.int32 else is_so(wider)
+        assert bool(good.all()), wider
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=lambda p: p.name)
+def test_the_byte_of_any_place_can_be_told(arena: Arena, poison: Poison) -> None:
+    for shift, dtype in enumerate(DTYPES):
+        slab = arena.slab((5, 3), dtype, (4, 1), shift)
+        slab.write(torch.ones(2, 3), slice(2, 4))
+    memory = arena.bytes(poison).tolist()
+    assert memory == [arena.byte(at, poison) for at in range(arena.top)]
+
+
+def test_a_typed_poison_reaches_every_row_of_a_far_tensor() -> None:
+    arena = Arena()
+    arena.reset()
+    arena.slab((3,), torch.float32)
+    far = arena.slab((FAR_BYTES, 8), torch.bfloat16, rows=[5, FAR_BYTES - 2])
+    far.write(torch.ones(8), 5)
+    behind = arena.slab((3,), torch.float16)
+    target = Regions()
+    arena.write(target[0], INFINITE)
+    base = torch.from_numpy(target[0])
+    rows = Placement.of(far.tensor, arena.base).view(base)
+    assert [1.0] * 8 == rows[5].tolist()
+    for hole in (rows[4], rows[6], rows[FAR_BYTES - 2], rows[FAR_BYTES - 1]):
+        assert [torch.inf] * 8 == hole.tolist()
+    assert [torch.inf] * 3 == Placement.of(behind.tensor, arena.base).view(base).tolist()
+    del base, rows, hole
+    target.close()
+
+
+def test_a_poison_lies_at_absolute_addresses() -> None:
+    assert [3, 4, 1, 2, 3] == Poison("counted", 0x04030201).bytes(6, 11).tolist()
+    assert [] == INFINITE.bytes(7, 7).tolist()
 
 
 def test_what_is_written_is_rounded_to_the_dtype(arena: Arena) -> None:
@@ -108,7 +159,7 @@ def test_reset_forgets_all_tensors_and_their_data(arena: Arena) -> None:
     arena.slab((50,), torch.uint8).write(torch.ones(50))
     arena.reset()
     arena.slab((50,), torch.uint8)
-    assert {0x11} == set(arena.bytes(0x11).tolist())
+    assert {0x11} == set(arena.bytes(repeated(0x11)).tolist())
 
 
 def test_a_case_that_does_not_fit_is_told_how_much_it_needs(arena: Arena) -> None:
@@ -158,7 +209,7 @@ def test_a_placement_gives_the_same_tensor_in_the_bytes_of_one_run(arena: Arena)
     wide = arena.slab((2,), torch.int64).write(torch.tensor([3, 4]))
     arena.slab((3,), torch.int8).write(torch.ones(3))
     place = Placement.of(wide, arena.base)
-    assert [3, 4] == place.view(torch.from_numpy(arena.bytes(POISONS[0]))).tolist()
+    assert [3, 4] == place.view(torch.from_numpy(arena.bytes(NAN))).tolist()
 
 
 def test_a_placement_ends_behind_its_last_byte() -> None:

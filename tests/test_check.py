@@ -4,14 +4,16 @@ it deserves, and the kernel after it is judged as if nothing had happened."""
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from conftest import PLUGIN, TIMEOUT_S, watchdog
 
-from yaie import ops
-from yaie.check import Judge, _other_schedule, find_kernel
+from yaie import arena, ops
+from yaie.arena import HUGE, INFINITE, LEFTOVERS, OTHER_POISONS, Poison
+from yaie.check import Judge, _other_poison, _other_schedule, find_kernel
 from yaie.compare import Verdict
 
 GOOD = {
@@ -130,6 +132,16 @@ def test_the_seed_of_a_case_chooses_the_order_of_its_second_run() -> None:
     assert chosen == [_other_schedule(seed) for seed in range(64)]
 
 
+def test_the_seed_of_a_case_chooses_the_poison_of_its_second_run() -> None:
+    """Whatever schedule it has, and as often each."""
+    for few in (range(16), range(2**32 - 16, 2**32)):
+        assert set(OTHER_POISONS) == {_other_poison(seed) for seed in few}
+    counts = Counter(_other_poison(seed) for seed in range(4000))
+    assert all(900 < counts[poison] < 1100 for poison in OTHER_POISONS)
+    for kind in range(8):  # of schedule
+        assert set(OTHER_POISONS) == {_other_poison(8 * turn + kind) for turn in range(32)}
+
+
 def test_an_exception_that_cannot_be_printed_is_no_pass(judge: Judge) -> None:
     assert judged(judge, "bad.raises_unprintable").status in ("fail", "crash")
 
@@ -229,6 +241,44 @@ def test_a_receipt_comes_with_every_fault_of_a_budget(judge: Judge) -> None:
 def test_reading_a_huge_number_from_unused_memory_depends_on_poison(judge: Judge) -> None:
     verdict = judged(judge, "bad.fmax_over_the_whole_page", ONE_KEY)
     assert ("fail", "poison") == (verdict.status, verdict.check)
+
+
+SEEDS = {_other_poison(seed): seed for seed in reversed(range(16))}
+"""A seed for each poison."""
+
+
+@pytest.mark.parametrize(
+    ("kernel", "finds"),
+    [
+        ("bad.fmax_over_the_whole_page", {HUGE, INFINITE}),
+        ("bad.overflow_check_over_the_whole_page", {INFINITE}),
+        ("bad.trusts_the_padding_of_the_table", {arena.ZEROS, LEFTOVERS}),
+        ("bad.counts_believable_numbers_of_the_last_page", {LEFTOVERS}),
+        ("bad.takes_fresh_memory_for_its_answer", {LEFTOVERS}),
+    ],
+)
+@pytest.mark.parametrize("poison", OTHER_POISONS, ids=lambda poison: poison.name)
+def test_what_one_poison_does_not_show_another_does(
+    judge: Judge, kernel: str, finds: set[Poison], poison: Poison
+) -> None:
+    """The first run is on NaNs in all of them: it shows none of these."""
+    case = f"paged_attention.Case(q_lens=(2, 1), kv_lens=(5, 3), seed={SEEDS[poison]})"
+    verdict = judged(judge, kernel, case)
+    if poison in finds:
+        assert ("fail", "poison") == (verdict.status, verdict.check)
+        assert f"NaN, then {poison.name}" in str(verdict.reason)
+    else:
+        assert "pass" == verdict.status, verdict.reason
+
+
+@pytest.mark.parametrize("poison", OTHER_POISONS, ids=lambda poison: poison.name)
+@pytest.mark.parametrize(
+    "kernel",
+    ["writes_behind_a_workspace", "writes_before_its_out", "writes_into_the_table_tail"],
+)
+def test_a_write_is_found_whatever_the_poison(judge: Judge, kernel: str, poison: Poison) -> None:
+    case = f"{GOOD['paged_attention'][:-1]}, seed={SEEDS[poison]})"
+    assert judged(judge, f"bad.{kernel}", case).check in ("guard", "frame")
 
 
 def test_other_bits_at_the_second_call_are_a_fault_of_repeat(judge: Judge) -> None:

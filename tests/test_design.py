@@ -24,6 +24,7 @@ FLOORS = (
     {"worker"},
     {"api", "nn", "profiling", "sampling"},
     {"check", "record"},
+    {"statement"},
     {"cli"},
 )
 """The rooms of yaie from the ground up. A module imports from its own floor and those below."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from yaie import ops
-from yaie.arena import Arena, Placement
+from yaie.arena import HUGE, ZEROS, Arena, Placement
 from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
 
 Q_LENS, KV_LENS = (1, 3, 2, 0, 1), (40, 7, 0, 5, 1)
@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(op: ops.Op, d
         args, _ = op.inputs(replace(op.good, dtype=dtype), fill)
         flat = [t for a in args.values() for t in (a if isinstance(a, list) else [a])]
         places = [Placement.of(t, arena.base) for t in flat]
-        return arena.bytes(0).tobytes(), places, fill.rng.bit_generator.state != before
+        return arena.bytes(ZEROS).tobytes(), places, fill.rng.bit_generator.state != before
 
     assert content(5) == content(5)
     drawn = content(5)[2]
@@ -103,10 +103,10 @@ def test_an_arena_used_before_makes_no_difference() -> None:
     op, arena = ops.get("paged_attention"), Arena(1 << 20)
     op.inputs(op.Case(q_lens=(9,), kv_lens=(50,), D=64, Dv=64), Fill(arena, 1))
     op.inputs(op.good, Fill(arena, 2))
-    used = arena.bytes(0x7B).copy()
+    used = arena.bytes(HUGE).copy()
     fresh = Arena(1 << 20)
     op.inputs(op.good, Fill(fresh, 2))
-    assert used.tobytes() == fresh.bytes(0x7B).tobytes()
+    assert used.tobytes() == fresh.bytes(HUGE).tobytes()
 
 
 def test_random_bits_hold_every_kind_of_number() -> None:

@@ -27,7 +27,7 @@ CASE = ops.get("paged_attention").Case(kv_lens=(0,), q_lens=(1,), dtype="bfloat1
 
 RUN_KEYS = {
     *("kind", "schema", "run", "started", "command", "profile", "git", "dirty", "builds"),
-    *("python", "torch", "platform", "cpu", "gpu", "driver"),
+    *("suite", "kernels", "python", "torch", "platform", "cpu", "gpu", "driver"),
 }
 VERDICT_KEYS = {
     *("kind", "run", "op", "kernel", "case", "dtype", "family", "edges", "status", "check"),

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import PLUGIN, watchdog
 
 from yaie import ops
-from yaie.arena import POISONS, Arena, Placement, Regions
+from yaie.arena import (
+    INFINITE,
+    LEFTOVERS,
+    NAN,
+    POISONS,
+    Arena,
+    Placement,
+    Poison,
+    Regions,
+)
 from yaie.check import Judge
 from yaie.fill import Fill
 from yaie.worker import Died, TimedOut, Worker, execution
@@ -32,14 +43,14 @@ def job(kernel: str, regions: Regions, name: str = "paged_attention") -> Job:
     """A good call for a kernel, its arguments in region 0."""
     op, arena = ops.get(name), Arena(1 << 20)
     args, options = op.inputs(op.good, Fill(arena, 0))
-    bytes_ = arena.bytes(POISONS[0])
+    bytes_ = arena.bytes(NAN)
     regions[0][: len(bytes_)] = bytes_
     places = {
         name: [Placement.of(t, arena.base) for t in a] if isinstance(a, list)
         else Placement.of(a, arena.base)
         for name, a in args.items()
     }  # fmt: skip
-    return Job(op.name, kernel, places, options, arena.extents, (Run(0, POISONS[0]),))
+    return Job(op.name, kernel, places, options, arena.extents, (Run(0, NAN),))
 
 
 def asked(worker: Worker, kernel: str, timeout: float = TIMEOUT_S) -> Any:
@@ -150,8 +161,8 @@ def test_nothing_is_left_of_a_closed_judge(bad: None) -> None:
 # What runs inside ----------------------------------------------------------------------------
 
 
-def heap(size: int = 1 << 16, top: int = 100) -> Heap:
-    return Heap(torch.zeros(size, dtype=torch.uint8), top, POISONS[0])
+def heap(size: int = 1 << 16, top: int = 100, poison: Poison = NAN) -> Heap:
+    return Heap(torch.zeros(size, dtype=torch.uint8), top, poison)
 
 
 def test_what_a_kernel_allocates_is_poisoned_and_guarded() -> None:
@@ -163,8 +174,57 @@ def test_what_a_kernel_allocates_is_poisoned_and_guarded() -> None:
     assert (12, 5) == (end - start, next_end - next_start)
     assert start - 100 >= 256
     assert next_start - end >= 256
-    assert {POISONS[0]} == set(room.base[100 : room.top].tolist())
+    assert {0xFF} == set(room.base[100 : room.top].tolist())
     assert room.top - next_end >= 256
+
+
+@pytest.mark.parametrize("poison", POISONS, ids=lambda p: p.name)
+def test_an_allocation_is_poisoned_by_its_dtype_and_the_zones_around_it_are_not(
+    poison: Poison,
+) -> None:
+    room = heap(top=102, poison=poison)
+    for n, dtype in ((3, torch.bfloat16), (5, torch.float16), (1, torch.float32)):
+        room.place(torch.empty(n, dtype=dtype))
+        start, stop = room.spans[-1]
+        assert poison.bytes(start, stop, dtype).tolist() == room.base[start:stop].tolist()
+    edges = [102, *(at for span in room.spans for at in span), room.top]
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        assert poison.bytes(start, stop).tolist() == room.base[start:stop].tolist()
+
+
+def test_an_allocation_of_infinities_holds_them() -> None:
+    room = heap(poison=INFINITE)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        assert [torch.inf] * 3 == room.place(torch.empty(3, dtype=dtype)).tolist()
+
+
+def leftovers(worker: Worker, kernel: str) -> tuple[Outcome, Outcome]:
+    """What two runs of a kernel come to, the second one on leftovers of the first."""
+    single = job(kernel, worker.regions)
+    worker.regions[1][: single.top] = worker.regions[0][: single.top]
+    first, second = worker.ask(replace(single, runs=(Run(0, NAN), Run(1, LEFTOVERS))), TIMEOUT_S)
+    return first, second
+
+
+def test_a_second_run_finds_results_out_of_place_and_workspaces_as_they_were(
+    worker: Worker,
+) -> None:
+    first, second = leftovers(worker, "good.shows_what_it_was_given")
+    assert first.heap == second.heap
+    before, after = worker.regions[0], worker.regions[1]
+    (work, stop), (out, out_stop), (lse, lse_stop), (shown, _) = first.heap[:4]
+    left = after[shown : shown + stop - work + out_stop - out + lse_stop - lse]
+    assert before[work:stop].tolist() == left[: stop - work].tolist()
+    halves = np.roll(before[out:out_stop], (out_stop - out) // 2)
+    assert halves.tolist() == left[stop - work :][: out_stop - out].tolist()
+    assert before[out:out_stop].tolist() != halves.tolist()
+
+
+def test_an_allocation_that_the_first_run_did_not_make_is_poisoned(worker: Worker) -> None:
+    _, second = leftovers(worker, "good.allocates_more_each_time")
+    start, stop = second.heap[0]
+    fresh = worker.regions[1][start:stop].view(np.int32)
+    assert {1} == set(fresh.tolist())
 
 
 def test_an_allocation_keeps_shape_strides_and_dtype() -> None:

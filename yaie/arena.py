@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,9 +31,8 @@ GUARD = 256
 """Bytes of guard zone on each side of a tensor."""
 ALIGNMENT = 256
 """Tensors start at multiples of this many bytes, as allocators give them, unless shifted."""
-POISONS = (0xFF, 0x7B)
-"""The byte that fills the holes of each run. As float16, bfloat16 and float32 alike, 0xFF… is a NaN
-and 0x7B… a huge finite number; as int32 they are -1 and 2,071,690,107."""
+RUNS = 2
+"""How often a case runs; each run has a region of its own."""
 REGION_BYTES = (1 << 36) - 0x4001_2300
 """Address space of one region; pages take memory only once they are touched. No power of two, so
 that a tensor's address differs between the regions in low bits and in high ones."""
@@ -41,6 +41,73 @@ FAR_BYTES = 1 << 28
 
 Extent = tuple[int, int]
 """First byte, and one past the last."""
+
+
+@dataclass(frozen=True)
+class Poison:
+    """What fills the holes of one run: four bytes, repeated, that begin at each multiple of 4, so
+    that a number of any size reads the same wherever it lies.
+
+    ``words`` says what that is in memory of some dtypes, ``word`` in all other. A poison that
+    ``recycles`` gives what a kernel allocates in the second run the bytes that its first run left
+    there, if it left some.
+    """
+
+    name: str
+    word: int
+    words: Mapping[torch.dtype | None, int] = field(default_factory=dict, hash=False)
+    recycles: bool = False
+
+    def word_of(self, dtype: torch.dtype | None) -> int:
+        """The four bytes, as a little-endian number, in memory of that dtype."""
+        return self.words.get(dtype, self.word)
+
+    def bytes(self, start: int, stop: int, dtype: torch.dtype | None = None) -> Bytes:
+        """What lies at the addresses from ``start`` up to ``stop``, in memory of that dtype."""
+        four, first = bytearray(self.word_of(dtype).to_bytes(4, "little")), start % 4
+        filled: Bytes = np.frombuffer(four * ((stop - start) // 4 + 2), np.uint8)
+        filled = filled[first : first + max(stop - start, 0)]
+        return filled
+
+
+_INFINITIES: dict[torch.dtype | None, int] = {
+    torch.float16: 0x7C00_7C00,
+    torch.bfloat16: 0x7F80_7F80,
+    torch.float32: 0x7F80_0000,
+    torch.int8: 0x7F7F_7F7F,
+    torch.uint8: 0x7F7F_7F7F,  # not 0xFF: that is the first run's
+    torch.int16: 0x7FFF_7FFF,
+    torch.int32: 0x7FFF_FFFF,
+    torch.int64: 0x7FFF_FFFF,  # 0x7FFF_FFFF_7FFF_FFFF
+}
+_ONES: dict[torch.dtype | None, int] = {
+    torch.float16: 0x3C00_3C00,
+    torch.bfloat16: 0x3F80_3F80,
+    torch.float32: 0x3F80_0000,
+    torch.int8: 0x0101_0101,
+    torch.uint8: 0x0101_0101,
+    torch.int16: 0x0001_0001,
+    torch.int32: 0x0000_0001,
+    torch.int64: 0x0000_0001,  # 0x0000_0001_0000_0001
+}
+
+NAN = Poison("NaN", 0xFFFF_FFFF)
+"""A NaN as float16, bfloat16 and float32 alike; -1 as an integer."""
+HUGE = Poison("huge", 0x7B7B_7B7B)
+"""A huge finite number, as int32 2,071,690,107: found by what a NaN is not, such as max(x, NaN)."""
+INFINITE = Poison("infinite", 0x7F80_0000, _INFINITIES)
+"""+inf, of an integer the largest: found where finite numbers are clamped or pass for outliers, and
+a NaN is ignored."""
+ZEROS = Poison("zeros", 0)
+"""The one valid number of every dtype, and index: found where the others pass for no number."""
+LEFTOVERS = Poison("leftovers", 0x3F80_0000, _ONES, recycles=True)
+"""Memory as an allocator recycles it, with believable contents: what the first run left in its
+allocations; elsewhere the number 1."""
+FIRST_POISON = NAN
+"""That of a case's first run."""
+OTHER_POISONS = (HUGE, INFINITE, ZEROS, LEFTOVERS)
+"""Those that its second run may have."""
+POISONS = (FIRST_POISON, *OTHER_POISONS)
 
 
 def reserved(size: int, fd: int | None = None) -> Bytes:
@@ -121,6 +188,7 @@ class Arena:
         self._hole_base = torch.from_numpy(self._holes)
         self.top = 0
         self._extents: list[Extent] = []
+        self._zones = _Zones()
 
     @property
     def base(self) -> Tensor:
@@ -131,6 +199,7 @@ class Arena:
         """Forget every tensor."""
         self.top = 0
         self._extents = []
+        self._zones = _Zones()
         self._reserve(GUARD)
 
     @property
@@ -149,6 +218,7 @@ class Arena:
         """Room for a tensor, all of it a hole. ``shift`` moves it by that many elements off the
         allocator's alignment. If it is far, only ``rows`` of its first axis may be used."""
         strides = contiguous_strides(shape) if strides is None else tuple(strides)
+        self._zones.begin(self.top, dtype)
         start = -(-self.top // ALIGNMENT) * ALIGNMENT + shift * dtype.itemsize
         place = Placement(dtype, start, tuple(shape), tuple(strides))
         if rows is not None and place.end - start >= FAR_BYTES:
@@ -165,7 +235,7 @@ class Arena:
             raise MemoryError(f"the case needs {need} MiB of arena, there are {have} MiB")
         if end <= self.top:
             return
-        self._data[self.top : end] = POISONS[0]
+        self._data[self.top : end] = 0xFF
         self._holes[self.top : end] = 0xFF
         if self._extents and self._extents[-1][1] == self.top:
             self._extents[-1] = (self._extents[-1][0], end)
@@ -187,21 +257,61 @@ class Arena:
         """Leave what lies before ``start`` to nobody."""
         self.top = max(self.top, start // ALIGNMENT * ALIGNMENT)
 
-    def write(self, target: Bytes, poison: int) -> None:
+    def write(self, target: Bytes, poison: Poison) -> None:
         """Copy the arena to the same places of ``target``; its holes become ``poison`` there."""
-        mask = np.uint8(poison ^ POISONS[0])
         for a, b in self._extents:
-            np.bitwise_xor(self._data[a:b], self._holes[a:b] & mask, out=target[a:b])
+            if poison.word == FIRST_POISON.word:  # as the holes are kept
+                target[a:b] = self._data[a:b]
+                continue
+            words = (memory[a:b].view(np.uint32) for memory in (self._data, self._holes, target))
+            data, holes, out = words
+            for first, last, dtype in self._zones.within(a, b, bool(poison.words)):
+                part = slice((first - a) // 4, (last - a) // 4)
+                mask = np.uint32(poison.word_of(dtype) ^ FIRST_POISON.word)
+                np.bitwise_xor(data[part], holes[part] & mask, out=out[part])
 
-    def byte(self, at: int, poison: int) -> int:
+    def byte(self, at: int, poison: Poison) -> int:
         """What ``write`` puts at a place."""
-        return int(self._data[at] ^ (self._holes[at] & np.uint8(poison ^ POISONS[0])))
+        hole = int(poison.bytes(at, at + 1, self._zones.dtype(at))[0])
+        return int(self._data[at] ^ (self._holes[at] & (0xFF ^ hole)))
 
-    def bytes(self, poison: int) -> Bytes:
-        """A copy of the arena up to its top, whose holes hold the byte ``poison``."""
+    def bytes(self, poison: Poison) -> Bytes:
+        """A copy of the arena up to its top, whose holes hold the ``poison``."""
         filled = np.zeros(self.top, np.uint8)
         self.write(filled, poison)
         return filled
+
+
+@dataclass
+class _Zones:
+    """Whose memory is where: each zone is a tensor, with half of the guard zone before it and of
+    that behind it. What lies before the first is nobody's."""
+
+    starts: list[int] = field(default_factory=lambda: [0])
+    dtypes: list[torch.dtype | None] = field(default_factory=lambda: [None])
+
+    def begin(self, top: int, dtype: torch.dtype) -> None:
+        """A tensor follows behind a guard zone that ends at ``top``."""
+        self.starts.append(top - GUARD // 2)
+        self.dtypes.append(dtype)
+
+    def dtype(self, at: int) -> torch.dtype | None:
+        """The dtype of the zone at a place."""
+        return self.dtypes[bisect_right(self.starts, at) - 1]
+
+    def within(self, a: int, b: int, apart: bool) -> Iterator[tuple[int, int, torch.dtype | None]]:
+        """The parts of an extent: first byte, one past the last, dtype. The whole in one, unless
+        zones are to be taken ``apart``."""
+        if not apart:
+            yield a, b, None
+            return
+        at = bisect_right(self.starts, a) - 1
+        for start, stop, dtype in zip(
+            self.starts[at:], [*self.starts[at + 1 :], b], self.dtypes[at:], strict=True
+        ):
+            if start >= b:
+                return
+            yield max(start, a), min(stop, b), dtype
 
 
 class Regions:
@@ -209,7 +319,7 @@ class Regions:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = os.memfd_create("yaie-regions") if fd is None else fd
-        size = REGION_BYTES * len(POISONS)
+        size = REGION_BYTES * RUNS
         if fd is None:
             os.ftruncate(self.fd, size)
         self._bytes = reserved(size, self.fd)

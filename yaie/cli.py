@@ -1,4 +1,4 @@
-"""The command ``yaie``: look at ops, judge kernels, replay a case."""
+"""The command ``yaie``: look at ops, judge kernels, replay a case, state what a run has shown."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from yaie.engine.commands import add_commands
 from yaie.op import Kernel, Op
 from yaie.record import Recorder, new_run_id, repro_line
 from yaie.signature import FLOAT_NAMES
+from yaie.statement.commands import add_command as add_statement
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 0, 1, 2, 3
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     repro.add_argument("case", help='the printed case, such as "append_kv.Case(T=3)"')
     repro.add_argument("--kernel", required=True, metavar="NAME", help="the kernel to judge")
     repro.set_defaults(run=_repro)
+    add_statement(commands)
     add_commands(commands, _record_engine)
     return parser
 

@@ -2,19 +2,20 @@
 
 A run writes ``<folder>/<run id>/<process>.jsonl``. The first line of a file says what ran where;
 each further line is a verdict, what came of a law, or a mutant's fate, and is flushed at once.
-Reports read these files and nothing else.
+Reports and statements read these files and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +30,14 @@ from yaie.op import Op
 SCHEMA = 1
 SOURCE = Path(__file__).parent
 DEFAULT_FOLDER = Path("reports/records")
+JUDGE = ("arena", "check", "compare", "dispatch", "fill", "op", "refusal", "signature", "worker")
+"""The modules of yaie that lay out, run, compare and refuse."""
+SUITE = ("conformance", "yaie/ops", *(f"yaie/{name}" for name in JUDGE))
+"""What decides whether a kernel is right: what cases are drawn, what they mean, how they are
+judged."""
+KERNELS = ("csrc", "yaie/kernels", "yaie/cache")
+"""What is judged."""
+HASHED = {".py", ".toml", ".cu", ".cuh", ".h", ".cpp"}
 
 
 def new_run_id() -> str:
@@ -41,15 +50,36 @@ def provenance() -> dict[str, Any]:
     return {
         "git": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
-        "builds": {
-            face: getattr(native.extension(face), "build_id", None) for face in native.FACES
-        },
+        "suite": source_hash(SUITE),
+        "kernels": source_hash(KERNELS),
+        "builds": builds(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "platform": platform.platform(),
         "cpu": _cpu(),
         **_gpu(),
     }
+
+
+def builds() -> dict[str, str | None]:
+    """The build id of each face of the extension, None where it was not built."""
+    return {face: getattr(native.extension(face), "build_id", None) for face in native.FACES}
+
+
+def source_hash(names: Sequence[str], root: Path = SOURCE.parent) -> str | None:
+    """A hash of the names and contents of the sources under ``names``, folders or modules of the
+    checkout at ``root``; None where one of them is not there (an installed yaie has no suite)."""
+    total = hashlib.sha256()
+    for name in names:
+        path = root / name
+        files = sorted(path.rglob("*")) if path.is_dir() else [path.with_suffix(".py")]
+        files = [f for f in files if f.suffix in HASHED and f.is_file()]
+        if not files:
+            return None
+        for file in files:
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            total.update(f"{file.relative_to(root).as_posix()} {content}\n".encode())
+    return total.hexdigest()
 
 
 def _git(*args: str) -> str | None:
@@ -139,6 +169,11 @@ class Recorder:
         """Record what came of a law, or of a comparison with a peer."""
         record = {"kind": "law", "run": self.run, "op": op, "kernel": kernel, "law": law}
         self._write({**record, **outcome})
+
+    def ended(self, what: Mapping[str, Any]) -> None:
+        """Record that the whole run came to its end, and how: one that was killed has no such
+        line."""
+        self._write({"kind": "end", "run": self.run, **what})
 
     def measured(self, kind: str, what: Mapping[str, Any]) -> None:
         """Record a measurement: the ``timing`` of a kernel (or the ``attempt`` at one, which stands

@@ -18,12 +18,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from yaie import dispatch, kernels, ops
-from yaie.arena import ALIGNMENT, FAR_BYTES, GUARD, Arena, Extent, Placement, Regions
+from yaie.arena import (
+    ALIGNMENT,
+    FAR_BYTES,
+    GUARD,
+    Arena,
+    Bytes,
+    Extent,
+    Placement,
+    Poison,
+    Regions,
+)
 from yaie.fill import Fill
 from yaie.op import Op
 
@@ -38,7 +49,7 @@ class Run:
     """One execution of a case: where, with which poison, under which schedule of the executor."""
 
     region: int
-    poison: int
+    poison: Poison
     schedule: kernels.Schedule = kernels.IN_ORDER
 
 
@@ -113,7 +124,9 @@ class Heap:
 
     base: Tensor
     top: int
-    poison: int
+    poison: Poison
+    leftovers: Mapping[tuple[int, int], Bytes] = field(default_factory=dict)
+    """What an allocation between two places holds, instead of poison."""
     spans: list[tuple[int, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,10 +143,22 @@ class Heap:
                 f"the kernel allocated {(end - self.start) / 2**20:.1f} MiB in all, there is room "
                 f"for {(self.limit - self.start) / 2**20:.1f} MiB"
             )
-        self.base[self.top : end] = self.poison
+        self._fill(self.top, end)
+        if (start, place.end) in self.leftovers:
+            self.base[start : place.end] = torch.from_numpy(self.leftovers[start, place.end])
+        elif self.poison.words:
+            self._fill(start, place.end, like.dtype)
         self.spans.append((start, place.end))
         self.top = end
         return place.view(self.base)
+
+    def _fill(self, start: int, stop: int, dtype: torch.dtype | None = None) -> None:
+        """Poison some bytes."""
+        word = self.poison.word_of(dtype)
+        if word % 0x0101_0101 == 0:  # one byte four times, which needs no bytes of the host
+            self.base[start:stop] = word & 0xFF
+        else:
+            self.base[start:stop] = torch.from_numpy(self.poison.bytes(start, stop, dtype))
 
     def shares_arguments(self, result: Tensor) -> bool:
         """Whether a result lies in the memory of the arguments: whoever changes those next would
@@ -196,12 +221,27 @@ class _GuardedAllocations(TorchFunctionMode):
 def execute(job: Job, regions: Regions) -> list[Outcome]:
     """Run a job; exceptions of the kernel become part of the outcome."""
     op = ops.get(job.op)
-    return [_execute_once(op, job, run, regions) for run in job.runs]
+    outcomes: list[Outcome] = []
+    for run in job.runs:
+        recycles = run.poison.recycles and outcomes
+        left = _leftovers(outcomes[0], regions[job.runs[0].region]) if recycles else {}
+        with _room_for(job):
+            outcomes.append(_executed(op, job, run, regions, left))
+    return outcomes
 
 
-def _execute_once(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
-    with _room_for(job):
-        return _executed(op, job, run, regions)
+def _leftovers(outcome: Outcome, region: Bytes) -> dict[tuple[int, int], Bytes]:
+    """What a run left in each of its allocations: workspaces as they are, results turned by about
+    half of their length, since the bytes of the same call would be right."""
+    results = {p.offset: p for p in outcome.results if isinstance(p, Placement)}
+    left = {}
+    for start, stop in outcome.heap:
+        content = region[start:stop].copy()
+        if start in results:
+            size = results[start].dtype.itemsize
+            content = np.roll(content, -(-(stop - start) // (2 * size)) * size)
+        left[start, stop] = content
+    return left
 
 
 @contextlib.contextmanager
@@ -217,11 +257,13 @@ def _room_for(job: Job) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
-def _executed(op: Op, job: Job, run: Run, regions: Regions) -> Outcome:
+def _executed(
+    op: Op, job: Job, run: Run, regions: Regions, leftovers: Mapping[tuple[int, int], Bytes]
+) -> Outcome:
     shared = torch.from_numpy(regions[run.region])
     base = shared if job.device == "cpu" else _uploaded(shared, job)
     args = {name: viewed(place, base) for name, place in job.args.items()}
-    heap = Heap(base, job.top, run.poison)
+    heap = Heap(base, job.top, run.poison, leftovers)
     results: tuple[Any, ...] = ()
     raised = None
     start = time.perf_counter()
