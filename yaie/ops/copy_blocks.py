@@ -66,7 +66,8 @@ class Case:
 
     def word(self, layer: int) -> int:
         """The largest power of two that divides the bytes of a layer's pages; 0 without any."""
-        size = math.prod(self.pages()[layer]) * getattr(torch, self.dtype).itemsize
+        itemsize: int = getattr(torch, self.dtype).itemsize
+        size = math.prod(self.pages()[layer]) * itemsize
         return size & -size
 
     def pairs(self, order: list[int]) -> list[tuple[int, int]]:
