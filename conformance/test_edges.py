@@ -3,5 +3,5 @@
 from conformance import edges
 
 
-def test_every_edge(conforms, op):
-    edges.judge(conforms, op)
+def test_every_edge(conforms, op, pytestconfig):
+    edges.judge(conforms, op, large=pytestconfig.getoption("--profile") != "quick")

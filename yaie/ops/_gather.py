@@ -178,5 +178,6 @@ SPAN_EDGES: dict[str, Callable[[Any], bool]] = {
     "page size 1": lambda c: c.S == 1,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "more than 256 positions": lambda c: sum(c.lens) > 256,
+    "more than 65,535 positions": lambda c: sum(c.lens) > 65_535,
     "more than 32 sequences": lambda c: len(c.lens) > 32,
 }

@@ -132,6 +132,7 @@ WORKLOADS = {
 EDGES: dict[str, Callable[[Case], bool]] = {
     "more elements than 32 bits address": lambda c: c.M > 0 and c.P * math.prod(c.page) >= 1 << 31,
     "no pairs": lambda c: c.M == 0,
+    "more than 65,535 pairs": lambda c: c.L > 0 and c.M > 65_535,
     "no layers": lambda c: c.L == 0,
     "identity pairs": lambda c: c.kind in ("identity", "mixed") and c.M > 0 and c.P > 1,
     "fan-out": lambda c: c.kind == "fan-out" and c.M > 1 and c.P > 2,

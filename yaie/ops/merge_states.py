@@ -87,6 +87,7 @@ WORKLOADS = {
 
 EDGES: dict[str, Callable[[Case], bool]] = {
     "no tokens": lambda c: c.T == 0,
+    "more than 65,535 tokens": lambda c: c.T > 65_535,
     "a empty": lambda c: c.empty == "first" and c.T > 0,
     "b empty": lambda c: c.empty == "last" and c.T > 0,
     "both empty": lambda c: c.empty == "all" and c.T > 0,

@@ -87,6 +87,7 @@ WORKLOADS = {
 
 EDGES: dict[str, Callable[[Case], bool]] = {
     "no tokens": lambda c: c.T == 0,
+    "more than 65,535 tokens": lambda c: c.T > 65_535,
     "no states": lambda c: c.K == 0 and c.T > 0,
     "one state": lambda c: c.K == 1 and c.empty == "none" and c.T > 0,
     "two states": lambda c: c.K == 2 and c.T > 0,

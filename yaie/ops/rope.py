@@ -124,6 +124,7 @@ WORKLOADS = {
 
 EDGES: dict[str, Callable[[Case], bool]] = {
     "no tokens": lambda c: c.T == 0,
+    "more than 65,535 tokens": lambda c: c.T > 65_535,
     "no tokens, no table": lambda c: c.M == 0,
     "R = 2": lambda c: c.R == 2 and c.T > 0,
     "R = D": lambda c: c.R == c.D and c.T > 0,
