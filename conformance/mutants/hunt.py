@@ -103,7 +103,7 @@ def drive(campaign: Campaign, effort: Effort) -> float | None:
 
     try:
         judge_drawn()
-        edges.judge(judge, campaign.op)
+        edges.judge(judge, campaign.op, large=False)  # they may take longer than TIMEOUT_S
     except (AssertionError, Flaky):
         if campaign.fault is None:
             raise
