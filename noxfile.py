@@ -134,9 +134,10 @@ def gate(session: nox.Session) -> None:
         sys.exit(3)
 
 
-@nox.session(default=False, requires=["env"], venv_backend="none")
+@nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Turn the records into offline HTML pages and Markdown summaries."""
+    """Turn the records into offline HTML pages and Markdown summaries; needs no compiler."""
+    install(session, "report", wheel=False)
     session.run(python(session), "-m", "reports", *session.posargs)
     if not session.posargs and Path("reports/timings").is_dir():
         session.run(python(session), "-m", "reports.bench")

@@ -53,7 +53,14 @@ class Campaign:
     _repr_pretty_ = print_as_repr
 
     def __call__(self, case: Any) -> None:
-        """Judge a case; AssertionError, with all that one needs to see it again, on a fault."""
+        """Judge a drawn case; for one that the kernel declines Hypothesis draws another."""
+        __tracebackhide__ = True
+        if not self.take(case):
+            reject()
+
+    def take(self, case: Any) -> bool:
+        """Judge a case; False where the kernel declines it. AssertionError, with all that one needs
+        to see it again, on a fault."""
         __tracebackhide__ = True
         started = time.perf_counter()
         verdict = self._judge(case)
@@ -64,12 +71,11 @@ class Campaign:
             self._smallest = case
             raise AssertionError(explain(self.op, self.kernel, case, verdict))
         if self._first_fault is not None:
-            return
+            return True
         self.waived += waived
         self._count(case, verdict)
         self.recorder.verdict(self.op, self.kernel.name, case, verdict, started)
-        if verdict.status == "unsupported":
-            reject()
+        return verdict.status != "unsupported"
 
     def _judge(self, case: Any) -> Verdict:
         known = self._faults.get(repr(case))

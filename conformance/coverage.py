@@ -21,8 +21,7 @@ class Coverage:
 
     def __init__(self, config: pytest.Config) -> None:
         globs = config.getoption("--op"), config.getoption("--kernel")
-        parts = [arg for arg in config.args if ".py" in arg]
-        self._whole = globs == ("*", "*") and not parts and not config.getoption("keyword")
+        self._whole = globs == ("*", "*") and not parts(config) and not config.getoption("keyword")
         self._folder: Path = config.getoption("--records") / config.yaie_run  # type: ignore[attr-defined]
         self._quick = config.getoption("--profile") == "quick"
         self._missing: dict[str, list[str]] = {}
@@ -46,6 +45,11 @@ class Coverage:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for name, missing in self._missing.items():
             terminalreporter.write_line(f"{name}: edges never met: {', '.join(missing)}", red=True)
+
+
+def parts(config: pytest.Config) -> list[str]:
+    """The modules and tests that the run was told to keep to."""
+    return [arg for arg in config.args if ".py" in arg]
 
 
 def count(folder: Path) -> tuple[Counter[str], Counter[tuple[str, str]]]:

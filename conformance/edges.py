@@ -13,9 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis.errors import UnsatisfiedAssumption
-
 from conformance import strategies
 from yaie import kernels, ops
 from yaie.arena import Arena
@@ -39,23 +36,35 @@ CANDIDATES = 8
 
 def cases(op: Op) -> dict[str, Any]:
     """The Case of each of an op's edges, by the edge's name."""
-    table = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op.name, {})
-    return {edge: op.parse_case(text) for edge, text in table.items()}
+    return {edge: op.parse_case(text) for edge, text in _table(op).items()}
 
 
-def judge(conforms: Callable[[Any], None], op: Op, large: bool = True) -> None:
-    """Have a kernel judged on the Case of every edge that it does not decline."""
+def _table(op: Op) -> dict[str, str]:
+    table: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op.name, {})
+    return table
+
+
+def judge(take: Callable[[Any], object], op: Op, large: bool = True) -> None:
+    """Have ``take`` judge a kernel on the Case of every edge."""
     for edge, case in cases(op).items():
         if large or not edge.startswith(LARGE):
-            with suppress(UnsatisfiedAssumption):
-                conforms(case)
+            take(case)
 
 
 def complete(op: Op) -> dict[str, Any]:
     """The Case of each edge: that of the file, while it meets the edge, or a drawn one."""
-    known = {e: c for e, c in cases(op).items() if e in op.edges and op.edges[e](c)}
+    known = dict(_current(op))
     drawn = draw(op, [edge for edge in op.edges if edge not in known])
     return {edge: known.get(edge) or drawn[edge] for edge in op.edges}
+
+
+def _current(op: Op) -> Iterator[tuple[str, Any]]:
+    """What the file has that still is a Case of the op and meets its edge."""
+    for edge, text in _table(op).items():
+        with suppress(ValueError):
+            case = op.parse_case(text)
+            if edge in op.edges and op.edges[edge](case):
+                yield edge, case
 
 
 def draw(op: Op, wanted: Sequence[str]) -> dict[str, Any]:
@@ -79,21 +88,12 @@ def draw(op: Op, wanted: Sequence[str]) -> dict[str, Any]:
 def _collect(op: Op, number: int, found: dict[str, list[Any]]) -> None:
     """Add what one round of draws meets."""
 
-    @seed(number)
-    @settings(
-        max_examples=ROUND,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=strategies.of(op.name))
     def collect(case: Any) -> None:
-        for edge, met in ((edge, op.edges[edge]) for edge in found):
-            if len(found[edge]) < CANDIDATES and case not in found[edge] and met(case):
-                found[edge].append(case)
+        for edge, some in found.items():
+            if len(some) < CANDIDATES and case not in some and op.edges[edge](case):
+                some.append(case)
 
-    collect()
+    strategies.feed(collect, op.name, ROUND, number)
 
 
 def _taken(op: Op, case: Any) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conformance.coverage import parts
 from yaie.record import Recorder
 from yaie.statement import run as runs
 from yaie.statement.waivers import Waiver, unexpected_passes
@@ -69,7 +70,7 @@ class Ending:
                 "op": self._option("op"),
                 "kernel": self._option("kernel"),
                 "keyword": self._option("keyword"),
-                "parts": [arg for arg in self._config.args if ".py" in arg],
+                "parts": parts(self._config),
                 "passed": self._passed,
                 "failed": sorted(self._failed),
                 "skipped": dict(sorted(self._skipped.items())),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, Phase, given, reject, seed, settings
+from hypothesis import reject
 
 from conformance import strategies
 from yaie import kernels, ops
@@ -75,15 +75,6 @@ def judge_chunk(judge: Judge, op: Op, kernel: Kernel, chunk: int) -> int:
     """Cases judged in one chunk; AssertionError with the fault, unshrunk, if there is one."""
     judged = 0
 
-    @seed(chunk)
-    @settings(
-        max_examples=CHUNK,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=strategies.of(op.name))
     def check(case: Any) -> None:
         nonlocal judged
         verdict = judge.judge(op, kernel, case)
@@ -92,7 +83,7 @@ def judge_chunk(judge: Judge, op: Op, kernel: Kernel, chunk: int) -> int:
             reject()
         judged += 1
 
-    check()
+    strategies.feed(check, op.name, CHUNK, chunk)
     return judged
 
 

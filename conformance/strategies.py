@@ -5,9 +5,11 @@ floats: a Case shrinks to a small shape, and its repr is the reproduction. Each 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 
@@ -44,6 +46,25 @@ def of(op: str) -> st.SearchStrategy[Any]:
     """The strategy of an op's Cases."""
     strategy: st.SearchStrategy[Any] = importlib.import_module(f"conformance.test_{op}").cases()
     return strategy
+
+
+def feed(take: Callable[[Any], None], op: str, examples: int, number: int) -> None:
+    """Give ``take`` so many Cases of an op, the same ones for the same number. What it raises is
+    not shrunk."""
+
+    @seed(number)
+    @settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=of(op))
+    def given_case(case: Any) -> None:
+        take(case)
+
+    given_case()
 
 
 SEVERAL_TILES = st.sampled_from([127, 128, 129, 192, 255, 256, 257, 300])

@@ -306,6 +306,7 @@ def test_waivers_are_read_from_their_file(tmp_path: Path) -> None:
         ("2027-01-01", "2027-01-01T00:00:00", "'expires' must be a day"),
         ('op = "rope"', 'op = "ropes"', "ropes"),
         ("kernel", "kernal", "no key 'kernal'"),
+        ('"simt.*"', '"simd.*"', "rope has no kernel 'simd.*'"),
         ("[[waiver]]", 'edge = "x"\n[[waiver]]', "'edge' is no waiver"),
         ("reason", 'edge = "no such edge"\nreason', "rope has no edge 'no such edge'"),
         ("[[waiver]]", "[[waiver", "waivers.toml"),

@@ -109,6 +109,7 @@ WORKLOADS = {
 EDGES = {
     "more elements than 32 bits address": lambda c: c.T > 0 and c.P * c.S * c.Hk * c.D >= 1 << 31,
     "no tokens": lambda c: c.T == 0,
+    "more than 65,535 tokens": lambda c: c.T > 65_535 and c.skip != 1,
     "all skipped": lambda c: c.T > 0 and c.skip == 1,
     "some skipped": lambda c: c.T > 1 and c.skip > 1,
     "cache full to the last slot": lambda c: c.T == c.P * c.S > 0 and not c.skip,

@@ -27,6 +27,7 @@ from typing import Any
 
 from yaie import ops
 from yaie.dispatch import nearest
+from yaie.kernels import native
 from yaie.record import SOURCE
 
 FILE = SOURCE.parent / "conformance" / "waivers.toml"
@@ -118,10 +119,20 @@ def _checked(row: Mapping[str, Any]) -> Waiver:
     if not isinstance(expires, date) or isinstance(expires, datetime):
         raise ValueError("'expires' must be a day, such as 2027-01-31")
     op = ops.get(row["op"])
+    names = sorted({*op.kernels, *_in_csrc(op.name)})
+    if not fnmatch.filter(names, row["kernel"]):
+        raise ValueError(
+            f"{op.name} has no kernel {row['kernel']!r}{nearest(row['kernel'], names)}"
+        )
     edge = row.get("edge")
     if edge is not None and edge not in op.edges:
         raise ValueError(f"{op.name} has no edge {edge!r}{nearest(edge, list(op.edges))}")
     return Waiver(**row)
+
+
+def _in_csrc(op: str) -> list[str]:
+    """The kernels of an op in csrc, built or not."""
+    return [f"{face}.{v.name}" for face in native.FACES for v in native.VARIANTS if v.op == op]
 
 
 def covering(
