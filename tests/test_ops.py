@@ -439,6 +439,35 @@ def test_movers_keep_nan_payloads(op: str) -> None:
     assert raw.tolist() == moved.view(torch.int16).flatten().tolist()
 
 
+# The row gate on scores (decision 0007) --------------------------------------------------------
+
+
+def row_verdict(case: Paged, change: float = 0.0) -> str | None:
+    """The check that ``out`` of torch.eager fails, every element off by ``change`` of itself."""
+    op = ops.get("paged_attention")
+    args, options = op.inputs(case, Fill(Arena(), case.seed))
+    call = op.bind(**args, **options)
+    kernel = op.kernels["torch.eager"]
+    budget = op.comparison(op.reference(**call.args, **call.options), call, kernel.contract)["out"]
+    out, _ = op(**args, **options, kernel=kernel.name)
+    return budget.judge("out", out * (1 + change)).check
+
+
+def test_the_error_of_a_score_moves_a_row_and_fails_none() -> None:
+    lens = {"q_lens": (1, 20, 1, 1), "kv_lens": (142, 20, 0, 0)}
+    sizes = {"S": 1, "Hk": 3, "G": 2, "D": 16, "Dv": 32, "spare": 0, "tail": 0}
+    large = Paged(**lens, **sizes, dtype="float32", scale=1.0, family="outlier", seed=1935)
+    assert row_verdict(large) is None
+    assert "budget" == row_verdict(large, 1e-2)
+
+
+def test_a_systematic_error_of_a_float32_row_is_still_found() -> None:
+    """One that no element shows: scores are ordinary, every element is off alike."""
+    case = Paged(kv_lens=(40,), D=128, Dv=128, dtype="float32", family="flat")
+    found = {row_verdict(case, n * 1e-8) for n in range(0, 400, 4)}
+    assert {None, "row budget"} <= found
+
+
 # Cases ---------------------------------------------------------------------------------------
 
 

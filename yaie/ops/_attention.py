@@ -26,7 +26,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.compare import LAMBDA, LSE_C, SCORE_C, U32, Budget, Comparison, Contract, unit_roundoff
+from yaie.compare import (
+    LAMBDA,
+    LSE_C,
+    RHO,
+    SCORE_C,
+    U32,
+    Budget,
+    Comparison,
+    Contract,
+    unit_roundoff,
+)
 from yaie.dispatch import Unsupported
 from yaie.fill import Fill
 from yaie.op import Call
@@ -199,11 +209,8 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     size = oracle.out.abs()
     g = contract.accumulation(oracle.kept)[..., None]
 
-    independent = torch.sqrt(
-        w * u**2 * oracle.p2v2
-        + oracle.score_error[..., None].square() * oracle.p2dv2
-        + (eta * oracle.pmax[..., None]).square() * oracle.v2
-    )
+    rounded_p = w * u**2 * oracle.p2v2 + (eta * oracle.pmax[..., None]).square() * oracle.v2
+    scores = oracle.score_error[..., None].square() * oracle.p2dv2
     coherent = kappa * size
     accumulated = g * (size + oracle.p2v2.sqrt())
     out = Budget(
@@ -211,13 +218,15 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         terms={
             "output rounding": u * size.clamp_min(tiny) * some,
             "equal scores round alike": coherent,
-            "rounding of P and scores": LAMBDA * independent,
+            "rounding of P and scores": LAMBDA * torch.sqrt(rounded_p + scores),
             "float32 floor": 2.0**-20 * oracle.pv,
             "accumulation": accumulated,
         },
         model=torch.sqrt(
             (u * size).square() / 3
-            + independent.square() / 3
+            + rounded_p / 3
+            # The error of a score moves its whole row: no mean over elements makes it smaller.
+            + (LAMBDA / RHO) ** 2 * scores
             + coherent.square()
             + accumulated.square()
         )
