@@ -24,6 +24,10 @@ RHO = 1.25
 RHO_ROW = 64
 """Shortest row that RHO was calibrated on. A mean over fewer elements scatters more, so the
 allowance grows by the factor that keeps the chance of a false alarm (docs/decisions/0002)."""
+ROW_P = 1.5
+"""Share of (u p v)^2 that a rounding of P adds to a row's mean square. Alone, an element has 1/3,
+the variance of an error that is at most u; a row whose values go up and down together scatters
+more (docs/decisions/0007)."""
 LSE_C = 16.0
 """Allowance for the log-sum-exp, in units of 2^-24 (1 + S + |lse|) (measured: 9.6)."""
 SCORE_C = 2.0

@@ -30,6 +30,7 @@ from yaie.compare import (
     LAMBDA,
     LSE_C,
     RHO,
+    ROW_P,
     SCORE_C,
     U32,
     Budget,
@@ -224,8 +225,8 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         },
         model=torch.sqrt(
             (u * size).square() / 3
-            + rounded_p / 3
-            # The error of a score moves its whole row: no mean over elements makes it smaller.
+            # Both move all elements of a row together, more or less: no mean makes them smaller.
+            + ROW_P * rounded_p
             + (LAMBDA / RHO) ** 2 * scores
             + coherent.square()
             + accumulated.square()
