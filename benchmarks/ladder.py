@@ -20,6 +20,7 @@ import torch
 from yaie import dispatch, ops
 from yaie.arena import Arena, Placement
 from yaie.check import Judge
+from yaie.engine.graphs import recording
 from yaie.fill import Fill
 from yaie.op import Kernel, Op
 
@@ -36,7 +37,7 @@ def device_seconds(calls: list[Callable[[], Any]]) -> float:
         calls[0]()  # loads the kernel, sets its attributes
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with recording(graph, stream=stream):
         kept = [call() for call in calls]
     times = []
     for _ in range(REPLAYS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections import Counter
 from typing import Any
@@ -14,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from yaie import dispatch, ops
 from yaie.engine import Decoder, Engine, SamplingParams
+from yaie.engine.graphs import recording
 from yaie.engine.weights import RandomWeights
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
@@ -97,6 +99,21 @@ def test_the_watch_sees_what_waits() -> None:
         with Watch() as watch:
             read(x)
         assert sum(watch.calls.values()) == 1, read
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a GPU")
+def test_an_old_graph_that_becomes_garbage_disturbs_no_recording() -> None:
+    x = torch.ones(8, device="cuda")
+    cycle: list[Any] = []
+    with recording(old := torch.cuda.CUDAGraph()):
+        x * 2
+    cycle += [cycle, old]
+    with recording(new := torch.cuda.CUDAGraph()):
+        del cycle, old
+        rubbish = [[] for _ in range(100_000)]  # more than starts a collection
+        x + len(rubbish)
+    new.replay()
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("device", DEVICES)

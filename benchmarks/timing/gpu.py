@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.clock import STEPS_A_SAMPLE, Call, Method, Pace, copied
+from yaie.engine.graphs import recording
 
 EVENT_STEP = 0.5e-6
 """What CUDA events resolve, in seconds."""
@@ -143,7 +144,7 @@ class Graph:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         results: list[Any] = []
-        with torch.cuda.graph(graph, stream=stream):
+        with recording(graph, stream=stream):
             for _ in range(rounds):
                 results = [call() for call in self._calls]
         return graph, results

@@ -8,7 +8,9 @@ are chosen while recording; a later ``yaie.use`` does not change a graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +93,25 @@ class DecodeGraphs:
                 work()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
+        with recording(graph, pool=self._memory):
             result = work()
         self._memory = graph.pool()
         return result, graph.replay
+
+
+@contextmanager
+def recording(graph: torch.cuda.CUDAGraph, **options: Any) -> Iterator[None]:
+    """``torch.cuda.graph`` without garbage collection: an old graph that the collector found now
+    would end the process, for CUDA refuses to destroy one while another is recorded."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.cuda.graph(graph, **options):
+            yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def size_for(n: int, most: int) -> int:
