@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.clock import LOST
 from yaie.record import new_run_id
 
 HERE = Path(__file__).resolve().parent
@@ -89,9 +90,10 @@ def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:
             left = args.budget - (time.monotonic() - started)
             command.append(f"--budget={max(left, 1.0)}")
         status = subprocess.run([*command, *rest], env=environment, cwd=HERE.parent).returncode
-        if status >= 0:
+        if status >= 0 and status != LOST:
             return status
-        print(f"benchmarks: the process was killed by signal {-status}; going on", file=sys.stderr)
+        how = f"was killed by signal {-status}" if status < 0 else "lost its device"
+        print(f"benchmarks: the process {how}; going on", file=sys.stderr)
     return 1
 
 

@@ -27,6 +27,8 @@ Call = Callable[[], Any]
 # A kernel under test runs in this process and could replace time.perf_counter_ns.
 _now_ns = time.perf_counter_ns
 
+LOST = 70
+"""Exit status of a process that can time nothing any more: another goes on behind the last row."""
 LEAST_SAMPLES = 5
 MOST_SAMPLES = 200
 STEPS_A_SAMPLE = 1000
@@ -144,6 +146,9 @@ class Machine(Protocol):
 
     def synchronize(self) -> None:
         """Wait until everything that was started is done."""
+
+    def lost(self) -> bool:
+        """Whether nothing can be timed in this process any more."""
 
     def conditions(self) -> Mapping[str, float]:
         """Clocks, temperature, load: what may change while a row is timed."""
@@ -342,6 +347,9 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Nothing runs behind a CPU call's back; what does is caught by the audit."""
+
+    def lost(self) -> bool:
+        return False
 
     def conditions(self) -> dict[str, float]:
         """Share of the processor's time that others took, or that was stolen, since last asked."""

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import roofline
-from benchmarks.clock import Allowance, Cpu, Machine
+from benchmarks.clock import LOST, Allowance, Cpu, Machine
 from benchmarks.timing import ncu, serving
 from benchmarks.timing.progress import Progress
 from benchmarks.timing.rows import Outcome, Row, Session, record
@@ -23,6 +23,7 @@ from yaie import kernels, ops
 from yaie.check import Judge
 from yaie.dispatch import nearest
 from yaie.record import Recorder, new_run_id, provenance
+from yaie.worker.process import IMPORTS
 
 RECORDS = Path("reports/timings")
 BUDGETS = {"cpu": 150.0, "cuda": 420.0}
@@ -213,7 +214,8 @@ def session(pytestconfig: pytest.Config, recorder: Recorder) -> Iterator[Session
         recorder.measured("peaks", found)
     wanted = min(1.0, max(0.05, TIMING_SHARE * setup.budget / len(setup.rows)))
     allowance = Allowance(wanted, max(5.0, setup.budget / 10))
-    with Judge(timeout=JUDGE_TIMEOUT) as judge:
+    imports = {name for row in setup.rows for name in getattr(row.kernel.run, "imports", ())}
+    with Judge({IMPORTS: ",".join(imports)}, timeout=JUDGE_TIMEOUT) as judge:
         deadline = started + setup.budget
         yield Session(machine, judge, setup.peaks, memory, allowance, deadline)
 
@@ -258,6 +260,8 @@ def measured(
         data["notes"]["ncu"] = ncu.profile(*row.key)
     recorder.measured("timing", data)
     progress.row(row, data)
+    if data["status"] == "error" and session.machine.lost():
+        pytest.exit("a kernel has broken this process's access to the device", returncode=LOST)
     return data
 
 

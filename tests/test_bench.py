@@ -66,6 +66,12 @@ def eager(op: str = "paged_attention") -> Kernel:
     return ops.get(op).kernels["torch.eager"]
 
 
+def honest_seconds(judge: Judge) -> float:
+    """On a machine under load a row may have no time to believe: then the next one does."""
+    outcomes = (session(judge).run(row(eager())) for _ in range(5))
+    return next(o.timing.seconds for o in outcomes if o.timing is not None)
+
+
 # Cheats --------------------------------------------------------------------------------------
 
 
@@ -78,8 +84,7 @@ def test_no_cheat_gets_a_better_time(
     caught_by = cheats.KERNELS[name][1]
     if caught_by == "honest time":
         assert outcome.status in ("timed", "invalid")
-        honest = session(judge).run(row(eager()))
-        assert outcome.timing is None or outcome.timing.seconds > 0.5 * honest.timing.seconds
+        assert outcome.timing is None or outcome.timing.seconds > 0.5 * honest_seconds(judge)
         return
     assert ("wrong", None) == (outcome.status, outcome.timing)
     at_the_end = outcome.reason.startswith("timed outputs")

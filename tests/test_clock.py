@@ -41,6 +41,9 @@ class FakeMachine:
     def method(self, calls: Sequence[Any], estimate: float) -> FakeLoop:
         return FakeLoop(self, calls)
 
+    def lost(self) -> bool:
+        return False
+
     def synchronize(self) -> None:
         self.log.append("sync")
 

@@ -90,6 +90,8 @@ def test_a_plan_is_made_once_and_again_once_its_lengths_are_written() -> None:
 
     assert (1, 1) == (memo(lengths, "a", make), memo(lengths, "a", make))
     assert 2 == memo(lengths, "b", make)
+    lengths[0] = 1
+    assert 1 == memo(lengths, "a", make)  # a recorded graph reads what was made
     lengths[0] = 3
     assert 3 == memo(lengths, "a", make)
     assert 4 == memo(torch.tensor([1, 2]), "a", make)

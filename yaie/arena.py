@@ -142,7 +142,9 @@ class Placement:
         size = self.dtype.itemsize
         if self.offset % size:
             raise ValueError(f"offset {self.offset} is no multiple of the element size {size}")
-        return typed.as_strided(self.shape, self.strides, self.offset // size)
+        return typed.as_strided(
+            self.shape, self.strides, typed.storage_offset() + self.offset // size
+        )
 
     @property
     def end(self) -> int:

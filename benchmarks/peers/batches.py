@@ -54,20 +54,34 @@ class Group:
     mask: Mask
 
 
+@dataclass
+class Known:
+    """What was made of a tensor while it held these numbers."""
+
+    version: int
+    numbers: list[int]
+    made: dict[Hashable, Any]
+
+
 class Memo:
-    """Remembers what was made of a tensor until it is written to or gone."""
+    """Remembers what was made of a tensor of whole numbers until it holds others, or is gone.
+
+    A write to its memory alone changes nothing: a recorded CUDA graph reads what was made, at its
+    address."""
 
     def __init__(self) -> None:
         self._known: Any = WeakTensorKeyDictionary()
 
     def __call__(self, tensor: Tensor, what: Hashable, make: Callable[[], Any]) -> Any:
-        version, made = self._known.get(tensor, (None, {}))
-        if version != tensor._version:
-            version, made = tensor._version, {}
-            self._known[tensor] = version, made
-        if what not in made:
-            made[what] = make()
-        return made[what]
+        known = self._known.get(tensor)
+        if known is None or known.version != tensor._version:
+            numbers = tensor.tolist()
+            same = known is not None and known.numbers == numbers
+            known = Known(tensor._version, numbers, known.made if same else {})
+            self._known[tensor] = known
+        if what not in known.made:
+            known.made[what] = make()
+        return known.made[what]
 
 
 MEMO = Memo()
@@ -263,6 +277,8 @@ class Planned:
 
     op: str
     dense: Dense
+    imports: tuple[str, ...] = ()
+    """modules that the first call imports"""
 
     def __call__(self, **given: Any) -> tuple[Tensor, Tensor]:
         return WRAPPED[self.op](self.dense, **given)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from benchmarks.peers.batches import MEMO
 from yaie import ops
+from yaie.dispatch import Unsupported
 from yaie.op import Call, Kernel
 
 MOST_KEPT = 1024
@@ -29,7 +31,9 @@ def topk(
     logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
 ) -> Tensor:
     """``filter_tokens`` by torch.topk: only the largest are sorted, the steps are taken among them.
-    Right where top_k keeps at most MOST_KEPT tokens and temperatures are not 0."""
+    Serves what keeps at most MOST_KEPT tokens; right where temperatures are not 0."""
+    if not MEMO(top_k, "few", lambda: bool(((top_k > 0) & (top_k <= MOST_KEPT)).all())):
+        raise Unsupported(f"a row has no top_k, or one beyond {MOST_KEPT}")
     most = logits.amax(-1, keepdim=True)
     weight = torch.exp((logits - most) / temperature[:, None])
     value, order = logits.topk(min(MOST_KEPT, logits.shape[-1]), -1)

@@ -9,6 +9,7 @@ Where no mask is needed, the query heads of a KV head are rows of one product.
 from __future__ import annotations
 
 import functools
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from yaie.dispatch import Unsupported
 from yaie.op import Call, Kernel
 
 aten = torch.ops.aten
+LLAMA = "transformers.models.llama.modeling_llama"
 
 Backend = Callable[[Tensor, Tensor, Tensor, "Tensor | None", bool, float], tuple[Tensor, Tensor]]
 """q [B,H,R,D], k and v [B,Hk,N,D], a bias [R,N] or None, causal or not, the scale -> out, lse
@@ -121,8 +123,7 @@ def transformers_eager(
     q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention
 ) -> tuple[Tensor, Tensor]:
     """The attention of transformers' Llama in plain PyTorch, which returns no log-sum-exp."""
-    from transformers.models.llama.modeling_llama import eager_attention_forward
-
+    eager_attention_forward = importlib.import_module(LLAMA).eager_attention_forward
     module = SimpleNamespace(num_key_value_groups=q.shape[2] // k.shape[2], training=False)
     heads = (x.transpose(1, 2) for x in (q, k, v))
     out, _ = eager_attention_forward(module, *heads, group.mask.bias, how.scale)
@@ -175,13 +176,14 @@ def register_dense(
     limits: Limits,
     contract: Contract,
     names: tuple[str, ...] = tuple(WRAPPED),
+    imports: tuple[str, ...] = (),
 ) -> None:
     """A kernel of a dense attention for each op that it can stand in for."""
     for op in names:
         kernel = Kernel(
             op,
             name,
-            Planned(op, run),
+            Planned(op, run, imports),
             device=device,
             contract=contract,
             preference=-1,
@@ -201,4 +203,6 @@ def register() -> None:
     loose = Contract(p_rounded=True, accumulator="tensor_core")
     register_dense("torch.sdpa_math", math_backend, "any", plain, loose)
     if importlib.util.find_spec("transformers"):
-        register_dense("transformers.eager", transformers_eager, "any", plain, loose)
+        register_dense(
+            "transformers.eager", transformers_eager, "any", plain, loose, imports=(LLAMA,)
+        )

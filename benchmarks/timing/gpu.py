@@ -29,8 +29,11 @@ EVENT_STEP = 0.5e-6
 """What CUDA events resolve, in seconds."""
 GRAPH_BELOW = 1e-3
 """Kernels shorter than this are timed inside a graph."""
+REPLAY_STEP = 9e-6
+"""From the event before a graph's launch to its first kernel: 8 to 9 µs on an H100. It is in every
+sample, so a replay takes a hundred times as long at least."""
 SPIN_CYCLES = 2_000_000  # about a millisecond
-SPIN_CYCLES_MOST = 200_000_000
+SPIN_CYCLES_MOST = 128_000_000
 FLOOR_NODES = 1000
 
 
@@ -65,6 +68,14 @@ class Gpu:
         """Wait for the device, and take back what a kernel had pinned in its cache."""
         torch.cuda.synchronize()
         _reset_persisting_cache()
+
+    def lost(self) -> bool:
+        """Whether a kernel has broken this process's access to the device, for good."""
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError:
+            return True
+        return False
 
     def conditions(self) -> dict[str, float]:
         """Clocks in MHz, temperature, power, and the reasons for low clocks as bits."""
@@ -103,17 +114,27 @@ class Stream:
         self._bursts += 1
         events = [(_event(), _event()) for _ in turn]
         results = []
-        torch.cuda._sleep(self._cycles)
+        if self._cycles:
+            torch.cuda._sleep(self._cycles)
         for (start, end), call in zip(events, turn, strict=True):
             start.record()
             returned = call()
             end.record()
             results.append(copied(returned) if keep else None)
-        if events[0][0].query():  # the device did not wait for us: host time is in the figures
+        waited = self._cycles > 0 and not events[0][0].query()
+        if not waited:  # the device did not wait for the host, whose time is in the figures
             self._ran_dry += 1
-            self._cycles = min(2 * self._cycles, SPIN_CYCLES_MOST)
+            self._hold_longer()
         torch.cuda.synchronize()
         return [start.elapsed_time(end) / 1e3 for start, end in events], results
+
+    def _hold_longer(self) -> None:
+        """Twice as long; but not at all once the longest was too short: such a call waits for the
+        device itself, and would wait for the spinning kernel too."""
+        if self._cycles < SPIN_CYCLES_MOST:
+            self._cycles *= 2
+        else:
+            self._cycles = 0
 
     def notes(self) -> dict[str, Any]:
         """How many bursts may hold host time."""
@@ -128,7 +149,8 @@ class Graph:
 
     def __init__(self, calls: Sequence[Call], estimate: float) -> None:
         self._calls = calls
-        rounds = math.ceil(STEPS_A_SAMPLE * EVENT_STEP / (estimate * len(calls)))
+        shortest = max(STEPS_A_SAMPLE * EVENT_STEP, 100 * REPLAY_STEP)
+        rounds = math.ceil(shortest / (estimate * len(calls)))
         self._timed, self._kept = self._captured(rounds)
         self._single, self._results = (
             (self._timed, self._kept) if rounds == 1 else self._captured(1)

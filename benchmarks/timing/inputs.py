@@ -10,7 +10,7 @@ kernel could have remembered or found in freed memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,8 @@ ARENA_BYTES = 16 << 30
 """Address space for one workload; pages take memory once they are touched."""
 NORMALS = 1 << 22
 MOST_COPIES = 256
+ALIGNMENT = 512
+"""Of every copy, in bytes, as an allocator of GPU memory has it."""
 SEEDS_TRIED = 3
 ROWS_REFRESHED = 8
 ROWS_KNOWN = 4096
@@ -79,6 +81,16 @@ def _placed(value: Any, base: Tensor) -> Any:
     return None if value is None else Placement.of(value, base)
 
 
+@dataclass(frozen=True)
+class Values:
+    """A tensor of values: ``every`` [copies,...] holds that of every copy, ``pristine`` the timed
+    contents; ``rows`` are those that may be exchanged."""
+
+    every: Tensor
+    pristine: Tensor
+    rows: list[int]
+
+
 class Inputs:
     """Everything that the timing of one workload's kernels shares."""
 
@@ -89,11 +101,17 @@ class Inputs:
         self._audit, self.fresh = self._other_contents()
         room = memory_bytes // max(self._timed.base.numel(), 1) - 2  # two contents lie there too
         self._count = copies(self.cost.bytes, cache_bytes, min(room, MOST_COPIES))
-        self._copies = [self._timed.base.clone() for _ in range(self._count)]
+        size = self._timed.base.numel()
+        self._memory = torch.empty(
+            self._count, -(-size // ALIGNMENT) * ALIGNMENT, dtype=torch.uint8, device=device
+        )
+        self._copies = list(self._memory[:, :size])
+        for copy in self._copies:
+            copy.copy_(self._timed.base)
         self.calls = [self._bound(self._timed, copy) for copy in self._copies]
         self._answered = False
         self._expected: tuple[Any, Tensor] | None = None
-        self._clean = {name: _clean_rows(t) for name, t in self._values(self._timed.base)}
+        self._values = [v for p in self._places_of_values() if len((v := self._of(p)).rows) > 1]
         self._random = np.random.default_rng(case.seed)
 
     def _other_contents(self) -> tuple[Contents, bool]:
@@ -144,33 +162,32 @@ class Inputs:
             whole = {n: t for n, t in tensors.items() if not t.is_floating_point()}
             plan(whole, call.axes, call.dtype, call.options)
 
-    def _values(self, base: Tensor) -> list[tuple[str, Tensor]]:
-        """The tensors that hold values, not indices or lengths: those may be exchanged."""
-        given = self._timed.given(base)
-        rows = []
+    def _places_of_values(self) -> Iterator[Placement]:
+        """Where the tensors of values lie, not of indices or lengths: those may be exchanged."""
         for param in self.op.signature.params:
-            many = given[param.name] if param.many else [given[param.name]]
-            rows += [
-                (f"{param.name}[{i}]", t)
-                for i, t in enumerate(many)
-                if isinstance(t, Tensor) and t.is_floating_point() and t.dim() and t.shape[0]
-            ]
-        return rows
+            place = self._timed.places[param.name]
+            for one in place if param.many else [place]:
+                if one is not None and one.dtype.is_floating_point and one.shape and one.shape[0]:
+                    yield one
+
+    def _of(self, place: Placement) -> Values:
+        size = place.dtype.itemsize
+        every = self._memory.view(place.dtype).as_strided(
+            (self._count, *place.shape),
+            (self._memory.stride(0) // size, *place.strides),
+            place.offset // size,
+        )
+        pristine = place.view(self._timed.base)
+        return Values(every, pristine, _clean_rows(pristine))
 
     def _refresh(self, burst: int) -> None:
         """Some rows of every floating-point tensor become copies of other rows of it: values that
         this kernel has not seen together, all of the kind that the workload holds."""
-        swaps = {
-            name: self._random.integers(0, len(rows), (ROWS_REFRESHED, 2))
-            for name, rows in self._clean.items()
-            if len(rows) > 1
-        }
-        pristine = dict(self._values(self._timed.base))
-        for copy in self._copies:
-            for name, tensor in self._values(copy):
-                for to, source in swaps.get(name, ()):
-                    rows = self._clean[name]
-                    tensor[rows[to]].copy_(pristine[name][rows[source]])
+        for values in self._values:
+            n = min(ROWS_REFRESHED, len(values.rows))
+            to = self._random.choice(values.rows, n, replace=False)
+            source = self._random.choice(values.rows, n)
+            values.every[:, torch.from_numpy(to)] = values.pristine[torch.from_numpy(source)]
 
     def _load(self) -> None:
         for copy in self._copies:

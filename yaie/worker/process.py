@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -34,6 +35,8 @@ GRACE_S = 10.0
 """How long a worker that has hung up may take to end."""
 START_S = 120.0
 """How long the zygote may take to import torch and the kernels."""
+IMPORTS = "YAIE_IMPORTS"
+"""Environment variable: modules that the zygote imports as well, so that no worker need do it."""
 ZYGOTE = "from yaie.worker import process; process.main()"
 """What the zygote runs."""
 
@@ -75,7 +78,7 @@ class Worker:
             [
                 sys.executable,
                 "-c",
-                "from yaie.worker import process; process.main()",
+                ZYGOTE,
                 *map(str, fds),
             ],
             pass_fds=fds,
@@ -231,6 +234,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = socket.socket(fileno=int(sys.argv[1]))
     kernels.load()
+    for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
+        with contextlib.suppress(ImportError):  # the kernel that needs it will say so
+            importlib.import_module(name)
     gc.freeze()  # torch's many objects live on: no collection in a worker needs to walk them
     _zygote(control, Regions(int(sys.argv[2])))
 
