@@ -19,6 +19,10 @@ RECOMPILED = 64
 """Head counts, dimensions and masks of a run; beyond torch's limit it would run uncompiled."""
 
 
+ONE_KERNEL = {"FORCE_USE_FLEX_ATTENTION": True}
+"""Its kernel for few queries does not take every group of heads."""
+
+
 class Flexible(Limits):
     """With a softcap, in dimensions that its templates take."""
 
@@ -80,6 +84,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention) -> tuple
         scale=how.scale,
         enable_gqa=True,
         return_lse=True,
+        kernel_options=ONE_KERNEL,
     )
     return out.transpose(1, 2), lse.transpose(1, 2)
 

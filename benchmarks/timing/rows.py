@@ -203,6 +203,9 @@ class Session:
             return Outcome("slow", str(error), facts=facts)
         except Unsupported as error:
             return Outcome("declined", str(error), facts=facts)
+        except torch.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            return Outcome("slow", f"it needs more memory than there is: {error}", facts=facts)
         except Exception as error:
             return Outcome("error", f"{type(error).__name__}: {error}", facts=facts)
         return self._believed(row, inputs, audited, facts)

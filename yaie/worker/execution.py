@@ -212,10 +212,15 @@ class _GuardedAllocations(TorchFunctionMode):
         made = func(*args, **(kwargs or {}))
         if func not in _EMPTY and func not in _FILLED:
             return made
-        if made.device != self.heap.base.device:
+        if made.device != self.heap.base.device or _stands_for_others(made):
             return made
         placed = self.heap.place(made)
         return placed.copy_(made) if func in _FILLED else placed
+
+
+def _stands_for_others(made: Tensor) -> bool:
+    """Whether it has no memory of its own: inside ``vmap``, or while ``torch.compile`` looks on."""
+    return type(made) is not Tensor or torch._C._functorch.is_functorch_wrapped_tensor(made)
 
 
 def execute(job: Job, regions: Regions) -> list[Outcome]:
