@@ -208,7 +208,12 @@ MUTANTS = {
     "graph-padding-stored": _mutant(
         "graphs",
         "Rows of padding store into slot 0",
-        ("host.slots[n:] = -1", "host.slots[n:] = 0"),
+        ("table[n:] = 0, 0, -1, 0, -1", "table[n:] = 0, 0, 0, 0, -1"),
+    ),
+    "graph-old-tables": _mutant(
+        "graphs",
+        "A page that a sequence gets while the same batch goes on is not in the batch's table",
+        ("if versions == self._versions:", "if -1 not in self._versions:"),
     ),
     "graph-old-numbers": _mutant(
         "graphs",

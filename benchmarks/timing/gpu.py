@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,9 +30,6 @@ EVENT_STEP = 0.5e-6
 """What CUDA events resolve, in seconds."""
 GRAPH_BELOW = 1e-3
 """Kernels shorter than this are timed inside a graph."""
-REPLAY_STEP = 9e-6
-"""From the event before a graph's launch to its first kernel: 8 to 9 µs on an H100. It is in every
-sample, so a replay takes a hundred times as long at least."""
 SPIN_CYCLES = 2_000_000  # about a millisecond
 SPIN_CYCLES_MOST = 128_000_000
 FLOOR_NODES = 1000
@@ -141,6 +139,24 @@ class Stream:
         return {"bursts_not_held": self._ran_dry, "bursts_run": self._bursts}
 
 
+@dataclass(frozen=True)
+class Captured:
+    """A graph between two events. The events are part of it, so that the time from its launch to
+    its first kernel (8 to 9 µs on an H100) is in no figure. ``results`` live in its memory."""
+
+    graph: torch.cuda.CUDAGraph
+    start: torch.cuda.Event
+    end: torch.cuda.Event
+    results: list[Any]
+
+    def replay(self, then: Callable[[], None] = lambda: None) -> float:
+        """Seconds of a replay; ``then`` may enqueue more behind it."""
+        self.graph.replay()
+        then()
+        torch.cuda.synchronize()
+        return self.start.elapsed_time(self.end) / 1e3
+
+
 class Graph:
     """Replays of a CUDA graph that goes round the rotation."""
 
@@ -149,44 +165,39 @@ class Graph:
 
     def __init__(self, calls: Sequence[Call], estimate: float) -> None:
         self._calls = calls
-        shortest = max(STEPS_A_SAMPLE * EVENT_STEP, 100 * REPLAY_STEP)
-        rounds = math.ceil(shortest / (estimate * len(calls)))
-        self._timed, self._kept = self._captured(rounds)
-        self._single, self._results = (
-            (self._timed, self._kept) if rounds == 1 else self._captured(1)
-        )
+        rounds = math.ceil(STEPS_A_SAMPLE * EVENT_STEP / (estimate * len(calls)))
+        self._timed = self._captured(rounds)
+        self._single = self._timed if rounds == 1 else self._captured(1)
         self._in_graph = rounds * len(calls)
 
-    def _captured(self, rounds: int) -> tuple[torch.cuda.CUDAGraph, list[Any]]:
-        """A graph that goes round the rotation so often; its last results live in its memory."""
+    def _captured(self, rounds: int) -> Captured:
+        """A graph that goes round the rotation so often."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             self._calls[0]()  # loads the kernel, sets its attributes
         torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
+        graph, start, end = torch.cuda.CUDAGraph(), _event_of_a_graph(), _event_of_a_graph()
         results: list[Any] = []
         with recording(graph, stream=stream):
+            start.record()
             for _ in range(rounds):
                 results = [call() for call in self._calls]
-        return graph, results
+            end.record()
+        return Captured(graph, start, end, results)
 
     def whole(self, calls: int) -> int:
         return self._in_graph
 
     def sample(self, calls: int) -> float:
         """The mean of a replay."""
-        return _replay(self._timed) / self._in_graph
+        return self._timed.replay() / self._in_graph
 
     def once(self) -> tuple[float, list[Any]]:
         """One round; the results are copied on the stream of the replay."""
-        start, end = _event(), _event()
-        start.record()
-        self._single.replay()
-        end.record()
-        results = [copied(r) for r in self._results]
-        end.synchronize()
-        return start.elapsed_time(end) / 1e3 / len(self._calls), results
+        single, results = self._single, []
+        seconds = single.replay(lambda: results.extend(copied(r) for r in single.results))
+        return seconds / len(self._calls), results
 
     def notes(self) -> dict[str, Any]:
         return {"calls_in_graph": self._in_graph}
@@ -203,13 +214,8 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
 
 
-def _replay(graph: torch.cuda.CUDAGraph) -> float:
-    start, end = _event(), _event()
-    start.record()
-    graph.replay()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+def _event_of_a_graph() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True, external=True)
 
 
 def launch_floor() -> dict[str, float]:

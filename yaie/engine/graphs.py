@@ -9,18 +9,20 @@ are chosen while recording; a later ``yaie.use`` does not change a graph.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from yaie import dispatch
 from yaie.engine import batch as batches
 from yaie.engine.batch import Batch
-from yaie.engine.scheduler import Chunk
+from yaie.engine.scheduler import Chunk, Sequence
 
 Forward = Callable[[Batch], Tensor]
 
@@ -29,11 +31,51 @@ Forward = Callable[[Batch], Tensor]
 class Recorded:
     """What a recording reads, and what ``replay`` writes anew."""
 
-    host: Batch
+    rows: Rows
     host_buffer: Tensor
     buffer: Tensor
     logits: Tensor
     replay: Callable[[], None]
+
+
+class Rows:
+    """The rows of a batch of decode steps on the host, where most stay as they are from one step to
+    the next: block tables are written only where they have changed."""
+
+    def __init__(self, host: Batch, page_size: int) -> None:
+        self._host, self._page_size = host, page_size
+        self._sequences: list[Sequence] | None = None  # none written yet
+        self._versions: list[int] = []
+        size = len(host.tokens)
+        host.last[:] = torch.arange(size, dtype=torch.int32)
+        host.q_indptr[:] = torch.arange(size + 1, dtype=torch.int32)
+
+    def write(self, chunks: list[Chunk]) -> None:
+        """Write the chunks into the first rows, and rows of padding behind them."""
+        n, host = len(chunks), self._host
+        tokens, positions, slots = (x.numpy() for x in (host.tokens, host.positions, host.slots))
+        kv_lens, table = host.kv_lens.numpy(), host.block_table.numpy()
+        sequences = [chunk.sequence for chunk in chunks]
+        if sequences != self._sequences:
+            tokens[n:], positions[n:], slots[n:], kv_lens[n:], table[n:] = 0, 0, -1, 0, -1
+            self._sequences, self._versions = sequences, [-1] * n
+        self._write_tables(table, sequences)
+        start = np.array([chunk.start for chunk in chunks], np.int32)
+        tokens[:n] = [chunk.sequence.token(chunk.start) for chunk in chunks]
+        positions[:n], kv_lens[:n] = start, start + 1
+        page, offset = np.divmod(start, self._page_size)
+        slots[:n] = table[np.arange(n), page] * self._page_size + offset
+
+    def _write_tables(self, table: NDArray[np.int32], sequences: list[Sequence]) -> None:
+        versions = [sequence.table_version for sequence in sequences]
+        if versions == self._versions:
+            return
+        of_rows = zip(table, sequences, versions, self._versions, strict=False)
+        for row, sequence, new, old in of_rows:
+            if new != old:
+                row[: sequence.pages] = sequence.table[: sequence.pages]
+                row[sequence.pages :] = -1
+        self._versions = versions
 
 
 class DecodeGraphs:
@@ -55,18 +97,18 @@ class DecodeGraphs:
         self.replays = 0
         self._memory: Any = None
 
-    def serves(self, chunks: Sequence[Chunk]) -> bool:
+    def serves(self, chunks: Iterable[Chunk]) -> bool:
         """Whether this step is a decode step."""
         return all(chunk.length == 1 and chunk.is_last for chunk in chunks)
 
-    def run(self, chunks: Sequence[Chunk]) -> Tensor:
+    def run(self, chunks: list[Chunk]) -> Tensor:
         """The logits of a decode step: float32 [B,V]. They are overwritten by the next replay."""
-        pages = max(batches.pages_of(chunk, self.page_size) for chunk in chunks)
+        pages = max(chunk.start for chunk in chunks) // self.page_size + 1
         key = size_for(len(chunks), self.max_requests), width_for(pages, self.max_pages)
         if key not in self.recorded:
             self.recorded[key] = self._record(*key)
         recorded = self.recorded[key]
-        _fill_padded(recorded.host, chunks, self.page_size)
+        recorded.rows.write(chunks)
         recorded.buffer.copy_(recorded.host_buffer, non_blocking=True)
         recorded.replay()
         self.replays += 1
@@ -75,13 +117,13 @@ class DecodeGraphs:
     def _record(self, size: int, width: int) -> Recorded:
         shapes = batches.sizes(size, size, size, width)
         host_buffer = batches.host_buffer(shapes, self.device)
-        host = batches.views(host_buffer, shapes)
-        _fill_padded(host, (), self.page_size)
+        rows = Rows(batches.views(host_buffer, shapes), self.page_size)
+        rows.write([])
         buffer = host_buffer.to(self.device, copy=True)
         batch = batches.views(buffer, shapes)
         with dispatch.checked(False):  # contents cannot be read while recording
             logits, replay = self.capture(lambda: self.forward(batch))
-        return Recorded(host, host_buffer, buffer, logits, replay)
+        return Recorded(rows, host_buffer, buffer, logits, replay)
 
     def capture(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """Record ``work``; returns its result, and what computes it anew in the same memory."""
@@ -122,16 +164,3 @@ def size_for(n: int, most: int) -> int:
 def width_for(n: int, most: int) -> int:
     """Pages: the next power of two, for an unused column costs little; ``most`` at most."""
     return min(1 << (n - 1).bit_length(), most)
-
-
-def _fill_padded(host: Batch, chunks: Sequence[Chunk], page_size: int) -> None:
-    """Write the chunks into the first rows, and rows of padding behind them."""
-    batches.fill(host, chunks, page_size)
-    n, size = len(chunks), len(host.tokens)
-    host.tokens[n:] = 0
-    host.positions[n:] = 0
-    host.slots[n:] = -1
-    host.kv_lens[n:] = 0
-    host.block_table[n:] = -1
-    host.q_indptr[n:] = torch.arange(n, size + 1, dtype=torch.int32)
-    host.last[:] = torch.arange(size, dtype=torch.int32)

@@ -34,6 +34,12 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
+    def add_to(self, total: Tensor, x: Tensor) -> Tensor:
+        """``total`` [T,out] plus the result for x, in the memory of ``total``: one kernel for both,
+        and one rounding."""
+        total.addmm_(x, self.weight.t())
+        return total if self.bias is None else total.add_(self.bias)
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -131,9 +137,9 @@ class Decoder:
             x = x * torch.full((), self.config.hidden_size**0.5, dtype=x.dtype, device=x.device)
         for layer, cache in zip(self.layers, caches, strict=True):
             y = self._attend(layer, layer.before_attention(x), batch, cache)
-            x = x + (y if layer.after_attention is None else layer.after_attention(y))
-            y = self._mlp(layer, layer.before_mlp(x))
-            x = x + (y if layer.after_mlp is None else layer.after_mlp(y))
+            x = _added(x, layer.o, y, layer.after_attention)
+            y = self._activated(layer, layer.before_mlp(x))
+            x = _added(x, layer.down, y, layer.after_mlp)
         return self._logits(x.index_select(0, batch.last))
 
     def _attend(self, layer: Layer, x: Tensor, batch: Batch, cache: KVCache) -> Tensor:
@@ -153,13 +159,14 @@ class Decoder:
             window=layer.window,
             softcap=c.attention_softcap,
         )
-        return layer.o(out.flatten(1))
+        flat: Tensor = out.flatten(1)
+        return flat
 
-    def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
+    def _activated(self, layer: Layer, x: Tensor) -> Tensor:
         gate, up = layer.gate_up(x).chunk(2, dim=-1)
         if self.config.activation == "silu":
-            return layer.down(F.silu(gate) * up)
-        return layer.down(F.gelu(gate, approximate="tanh") * up)
+            return F.silu(gate) * up
+        return F.gelu(gate, approximate="tanh") * up
 
     def _logits(self, x: Tensor) -> Tensor:
         logits = F.linear(self.final_norm(x), self.head).float()
@@ -225,3 +232,9 @@ class Decoder:
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         return self._weights.get(name, shape).to(self.device, self.dtype)
+
+
+def _added(x: Tensor, linear: Linear, y: Tensor, norm: Norm | None) -> Tensor:
+    """The residual ``x``, which may be overwritten, plus what a layer makes of ``y``."""
+    total: Tensor = linear.add_to(x, y) if norm is None else x + norm(linear(y))
+    return total

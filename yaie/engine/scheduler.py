@@ -41,6 +41,7 @@ class Sequence:
         "request",
         "shared",
         "table",
+        "table_version",
     )
 
     def __init__(self, request: Request, page_size: int) -> None:
@@ -50,6 +51,7 @@ class Sequence:
         self._tokens[: len(request.prompt)] = request.prompt
         self.length = len(request.prompt)
         self.table: NDArray[np.int32] = np.full(-(-longest // page_size), -1, np.int32)
+        self.table_version = 0  # grows whenever the table changes
         self.node: RadixTreeNode | None = None
         self.pages = self.shared = self.computed = 0
         self.prefill = 0  # tokens that were there when it was admitted
@@ -196,6 +198,7 @@ class Scheduler:
         sequence.pages = len(pages) + len(rest)
         sequence.table[: len(pages)] = pages
         sequence.table[len(pages) : sequence.pages] = rest
+        sequence.table_version += 1
         sequence.computed = len(pages) * self.page_size
         sequence.prefill = sequence.length
         if not sequence.admissions:
@@ -218,6 +221,7 @@ class Scheduler:
             assert pages is not None
             sequence.table[sequence.pages : sequence.pages + needed] = pages
             sequence.pages += needed
+            sequence.table_version += 1
         return True
 
     def _alloc(self, n: int) -> list[int] | None:
@@ -243,6 +247,7 @@ class Scheduler:
         pages, node = self.tree.match(tokens)
         self.pool.free(own[own != pages[sequence.shared :]].tolist())
         sequence.table[:full] = pages
+        sequence.table_version += 1
         self.tree.lock(node)
         assert sequence.node is not None
         self.tree.unlock(sequence.node)
@@ -256,6 +261,7 @@ class Scheduler:
         self.tree.unlock(sequence.node)
         self.pool.free(sequence.table[sequence.shared : sequence.pages].tolist())
         sequence.table[:] = -1
+        sequence.table_version += 1
         sequence.node = None
         sequence.pages = sequence.shared = sequence.computed = 0
 
