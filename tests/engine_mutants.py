@@ -208,7 +208,7 @@ MUTANTS = {
     "graph-padding-stored": _mutant(
         "graphs",
         "Rows of padding store into slot 0",
-        ("table[n:] = 0, 0, -1, 0, -1", "table[n:] = 0, 0, 0, 0, -1"),
+        ("slots[n:] = 0, 0, -1", "slots[n:] = 0, 0, 0"),
     ),
     "graph-old-tables": _mutant(
         "graphs",
@@ -293,12 +293,12 @@ MUTANTS = {
     "eos-not-ignored": _mutant(
         "engine",
         "ignore_eos is ignored",
-        ("eos_ids and not params.ignore_eos:", "eos_ids:"),
+        ("if not params.ignore_eos and token in", "if token in"),
     ),
     "one-token-more": _mutant(
         "engine",
         "One token more is said than max_tokens",
-        ("sequence.generated == params.max_tokens", "sequence.generated > params.max_tokens"),
+        ("sequence.length == sequence.longest", "sequence.length > sequence.longest"),
     ),
     "no-number-is-a-token": _mutant(
         "engine",

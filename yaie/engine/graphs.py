@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from yaie import dispatch
@@ -43,7 +42,10 @@ class Rows:
     the next: block tables are written only where they have changed."""
 
     def __init__(self, host: Batch, page_size: int) -> None:
-        self._host, self._page_size = host, page_size
+        self._page_size = page_size
+        self._tokens, self._positions = host.tokens.numpy(), host.positions.numpy()
+        self._slots, self._kv_lens = host.slots.numpy(), host.kv_lens.numpy()
+        self._table = host.block_table.numpy()
         self._sequences: list[Sequence] | None = None  # none written yet
         self._versions: list[int] = []
         size = len(host.tokens)
@@ -52,25 +54,25 @@ class Rows:
 
     def write(self, chunks: list[Chunk]) -> None:
         """Write the chunks into the first rows, and rows of padding behind them."""
-        n, host = len(chunks), self._host
-        tokens, positions, slots = (x.numpy() for x in (host.tokens, host.positions, host.slots))
-        kv_lens, table = host.kv_lens.numpy(), host.block_table.numpy()
+        n, table = len(chunks), self._table
+        tokens, positions, slots = self._tokens, self._positions, self._slots
         sequences = [chunk.sequence for chunk in chunks]
         if sequences != self._sequences:
-            tokens[n:], positions[n:], slots[n:], kv_lens[n:], table[n:] = 0, 0, -1, 0, -1
+            tokens[n:], positions[n:], slots[n:] = 0, 0, -1
+            self._kv_lens[n:], table[n:] = 0, -1
             self._sequences, self._versions = sequences, [-1] * n
-        self._write_tables(table, sequences)
+        self._write_tables(sequences)
         start = np.array([chunk.start for chunk in chunks], np.int32)
         tokens[:n] = [chunk.sequence.token(chunk.start) for chunk in chunks]
-        positions[:n], kv_lens[:n] = start, start + 1
+        positions[:n], self._kv_lens[:n] = start, start + 1
         page, offset = np.divmod(start, self._page_size)
         slots[:n] = table[np.arange(n), page] * self._page_size + offset
 
-    def _write_tables(self, table: NDArray[np.int32], sequences: list[Sequence]) -> None:
+    def _write_tables(self, sequences: list[Sequence]) -> None:
         versions = [sequence.table_version for sequence in sequences]
         if versions == self._versions:
             return
-        of_rows = zip(table, sequences, versions, self._versions, strict=False)
+        of_rows = zip(self._table, sequences, versions, self._versions, strict=False)
         for row, sequence, new, old in of_rows:
             if new != old:
                 row[: sequence.pages] = sequence.table[: sequence.pages]

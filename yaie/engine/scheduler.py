@@ -35,6 +35,7 @@ class Sequence:
         "cached",
         "computed",
         "length",
+        "longest",
         "node",
         "pages",
         "prefill",
@@ -45,7 +46,7 @@ class Sequence:
     )
 
     def __init__(self, request: Request, page_size: int) -> None:
-        longest = len(request.prompt) + request.params.max_tokens
+        self.longest = longest = len(request.prompt) + request.params.max_tokens
         self.request = request
         self._tokens = np.empty(longest, np.int32)
         self._tokens[: len(request.prompt)] = request.prompt
@@ -150,10 +151,12 @@ class Scheduler:
         served = 0
         while budget and served < len(self.running):
             sequence = self.running[served]
-            count = min(sequence.length - sequence.computed, budget)
-            if not self._grow(sequence, sequence.computed + count):
+            start = sequence.computed
+            count = min(sequence.length - start, budget)
+            fits = start + count <= sequence.pages * self.page_size
+            if not fits and not self._grow(sequence, start + count):
                 break
-            chunks.append(Chunk(sequence, sequence.computed, count))
+            chunks.append(Chunk(sequence, start, count))
             budget -= count
             served += 1
         may_admit = self.preemptions == preemptions  # else pages are short
