@@ -24,7 +24,7 @@ PAGES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 100])
 @cache
 def _shared(page: int) -> st.SearchStrategy[int]:
     near = st.builds(lambda n, r: max(0, n * page + r), integers(0, 3), integers(-1, 1))
-    return st.one_of(integers(0, 9), near, among(31, 32, 33, 255, 256, 257, 300))
+    return st.one_of(integers(0, 9), near, among(31, 32, 33, 255, 256, 257, 300, 4097))
 
 
 @cache
@@ -32,11 +32,12 @@ def _shared(page: int) -> st.SearchStrategy[int]:
 def pair(draw: st.DrawFn, page: int) -> tuple[int, int, int]:
     """(length of a, length of b, shared): prefixes, and differences around the ends of pages."""
     shared = draw(_shared(page))
-    kind = draw(among("differ", "a ends", "b ends", "equal", "differ"))
+    kind = draw(among("differ", "a ends", "b ends", "equal", "differ", "long"))
     more = integers(1, 2 * page)
     a = shared + (draw(more) if kind in ("differ", "b ends") else 0)
     b = shared + (draw(more) if kind in ("differ", "a ends") else 0)
-    return a, b, shared
+    behind = 300 if kind == "long" else 0  # much that means nothing
+    return a + behind, b + behind, shared
 
 
 @st.composite

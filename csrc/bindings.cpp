@@ -15,8 +15,8 @@ AppendKv append_kv_naive, append_kv_vec;
 CopyBlocks copy_blocks_naive, copy_blocks_vec;
 GatherKv gather_kv_naive, gather_kv_vec;
 GatherSlots gather_slots_naive, gather_slots_vec;
-CommonPrefixLen common_prefix_len_naive;
-MatchTree match_tree_naive;
+CommonPrefixLen common_prefix_len_naive, common_prefix_len_block;
+MatchTree match_tree_naive, match_tree_warp;
 Rope rope_naive, rope_vec;
 RopeAppendKv rope_append_kv_naive, rope_append_kv_vec;
 MergeStates merge_states_naive, merge_states_vec;
@@ -227,36 +227,43 @@ void bind_merge(py::module_& m) {
 }
 
 void bind_prefix(py::module_& m) {
-    m.def(
-        "common_prefix_len_naive",
-        [](View length, View a, View a_indptr, View b, View b_indptr, int64_t page,
-           uintptr_t stream) {
-            yaie::with_memory({result("length", length), input("a", a), input("a_indptr", a_indptr),
-                               input("b", b), input("b_indptr", b_indptr)},
-                              [&] {
-                                  yaie::common_prefix_len_naive(length, a, a_indptr, b, b_indptr,
-                                                                page, stream_of(stream));
-                              });
-        },
-        py::arg("length"), py::arg("a"), py::arg("a_indptr"), py::arg("b"), py::arg("b_indptr"),
-        py::arg("page"), py::arg("stream"));
-    m.def(
-        "match_tree_naive",
-        [](View matched, View node, View edge_tokens, View edge_indptr, View child_indptr,
-           View children, View query, View q_indptr, int64_t page, uintptr_t stream) {
-            yaie::with_memory({result("matched", matched), result("node", node),
-                               input("edge_tokens", edge_tokens), input("edge_indptr", edge_indptr),
-                               input("child_indptr", child_indptr), input("children", children),
-                               input("query", query), input("q_indptr", q_indptr)},
-                              [&] {
-                                  yaie::match_tree_naive(matched, node, edge_tokens, edge_indptr,
-                                                         child_indptr, children, query, q_indptr,
-                                                         page, stream_of(stream));
-                              });
-        },
-        py::arg("matched"), py::arg("node"), py::arg("edge_tokens"), py::arg("edge_indptr"),
-        py::arg("child_indptr"), py::arg("children"), py::arg("query"), py::arg("q_indptr"),
-        py::arg("page"), py::arg("stream"));
+    const auto common = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View length, View a, View a_indptr, View b, View b_indptr, int64_t page,
+                     uintptr_t stream) {
+                yaie::with_memory(
+                    {result("length", length), input("a", a), input("a_indptr", a_indptr),
+                     input("b", b), input("b_indptr", b_indptr)},
+                    [&] { launch(length, a, a_indptr, b, b_indptr, page, stream_of(stream)); });
+            },
+            py::arg("length"), py::arg("a"), py::arg("a_indptr"), py::arg("b"), py::arg("b_indptr"),
+            py::arg("page"), py::arg("stream"));
+    };
+    common("common_prefix_len_naive", yaie::common_prefix_len_naive);
+    common("common_prefix_len_block", yaie::common_prefix_len_block);
+
+    const auto match = [&m](const char* name, auto launch) {
+        m.def(
+            name,
+            [launch](View matched, View node, View edge_tokens, View edge_indptr, View child_indptr,
+                     View children, View query, View q_indptr, int64_t page, uintptr_t stream) {
+                yaie::with_memory(
+                    {result("matched", matched), result("node", node),
+                     input("edge_tokens", edge_tokens), input("edge_indptr", edge_indptr),
+                     input("child_indptr", child_indptr), input("children", children),
+                     input("query", query), input("q_indptr", q_indptr)},
+                    [&] {
+                        launch(matched, node, edge_tokens, edge_indptr, child_indptr, children,
+                               query, q_indptr, page, stream_of(stream));
+                    });
+            },
+            py::arg("matched"), py::arg("node"), py::arg("edge_tokens"), py::arg("edge_indptr"),
+            py::arg("child_indptr"), py::arg("children"), py::arg("query"), py::arg("q_indptr"),
+            py::arg("page"), py::arg("stream"));
+    };
+    match("match_tree_naive", yaie::match_tree_naive);
+    match("match_tree_warp", yaie::match_tree_warp);
 }
 
 void bind_attention(py::module_& m) {

@@ -4,14 +4,9 @@
 // threads of a warp read places that lie far apart: 4 bytes of every 32 that are fetched are used.
 #pragma once
 
-#include "simt/simt.h"
+#include "common_prefix_len/packed.cuh"
 
 namespace yaie::common_prefix_len {
-
-struct Packed {  // B sequences of tokens
-    const int* tokens;
-    const int* indptr;  // [B+1]
-};
 
 __global__ void naive(int* length, Packed a, Packed b, int64_t page, int64_t pairs) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;

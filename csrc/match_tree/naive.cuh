@@ -6,16 +6,9 @@
 // do unless there are thousands of queries.
 #pragma once
 
-#include "simt/simt.h"
+#include "match_tree/tree.cuh"
 
 namespace yaie::match_tree {
-
-struct Tree {  // n nodes; node 0 is the root
-    const int* edge_tokens;
-    const int* edge_indptr;   // [n+1]
-    const int* child_indptr;  // [n+1]
-    const int* children;
-};
 
 // How many leading tokens of an edge are those of a query of which `rest` tokens are left, in whole
 // pages, `most` tokens at most. A multiple of page, because edges are.

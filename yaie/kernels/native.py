@@ -234,23 +234,29 @@ def _state(shape: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     return out, torch.empty(shape[:2], dtype=torch.float32, device=like.device)
 
 
-def _common_prefix_len(face: Face) -> Callable[..., Any]:
-    def run(a: Tensor, a_indptr: Tensor, b: Tensor, b_indptr: Tensor, page: int) -> Tensor:
-        length = _ints(a_indptr.numel() - 1, a)
-        face.launch("common_prefix_len_naive", length, a, a_indptr, b, b_indptr, page)
-        return length
+def _common_prefix_len(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(a: Tensor, a_indptr: Tensor, b: Tensor, b_indptr: Tensor, page: int) -> Tensor:
+            length = _ints(a_indptr.numel() - 1, a)
+            face.launch(f"common_prefix_len_{variant}", length, a, a_indptr, b, b_indptr, page)
+            return length
 
-    return run
+        return run
+
+    return make
 
 
-def _match_tree(face: Face) -> Callable[..., Any]:
-    def run(page: int, **packed: Tensor) -> tuple[Tensor, Tensor]:
-        queries = packed["q_indptr"].numel() - 1
-        matched, node = (_ints(queries, packed["query"]) for _ in range(2))
-        face.launch("match_tree_naive", matched, node, *packed.values(), page)
-        return matched, node
+def _match_tree(variant: str) -> Callable[[Face], Callable[..., Any]]:
+    def make(face: Face) -> Callable[..., Any]:
+        def run(page: int, **packed: Tensor) -> tuple[Tensor, Tensor]:
+            queries = packed["q_indptr"].numel() - 1
+            matched, node = (_ints(queries, packed["query"]) for _ in range(2))
+            face.launch(f"match_tree_{variant}", matched, node, *packed.values(), page)
+            return matched, node
 
-    return run
+        return run
+
+    return make
 
 
 def _ints(n: int, like: Tensor) -> Tensor:
@@ -573,8 +579,10 @@ VARIANTS = (
     Variant("gather_kv", "vec", _gather_kv("vec"), preference=10),
     Variant("gather_slots", "naive", _gather_slots("naive")),
     Variant("gather_slots", "vec", _gather_slots("vec"), preference=10),
-    Variant("common_prefix_len", "naive", _common_prefix_len),
-    Variant("match_tree", "naive", _match_tree),
+    Variant("common_prefix_len", "naive", _common_prefix_len("naive")),
+    Variant("common_prefix_len", "block", _common_prefix_len("block"), preference=10),
+    Variant("match_tree", "naive", _match_tree("naive")),
+    Variant("match_tree", "warp", _match_tree("warp"), preference=10),
     Variant("rope", "naive", _rope("naive")),
     Variant("rope", "vec", _rope("vec"), preference=10),
     Variant("rope_append_kv", "naive", _rope_append_kv("naive")),

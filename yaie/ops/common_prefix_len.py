@@ -156,6 +156,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "equal tokens after a difference": lambda c: (
         c.after == "equal" and any(shared + 1 < min(n, m) for n, m, shared in c.pairs)
     ),
+    "a difference more than 256 tokens before the end": lambda c: any(
+        shared + 256 < min(n, m) for n, m, shared in c.pairs
+    ),
     "page 1": lambda c: c.page == 1,
     "page no power of two": lambda c: c.page & (c.page - 1) != 0,
     "page longer than the sequences": lambda c: any(
@@ -165,6 +168,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         c.family == "high" and any(shared < min(n, m) for n, m, shared in c.pairs)
     ),
     "more than 256 shared tokens": lambda c: max(c.common, default=0) > 256,
+    "more than 4096 shared tokens": lambda c: max(c.common, default=0) > 4096,
     "more than 32 pairs": lambda c: len(c.common) > 32,
 }
 
