@@ -50,7 +50,7 @@ from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _programs as programs
 from yaie.ops._page_counts import FORMS, PageCounts, Session, by_handle, run
-from yaie.refusal import Refusal, change, put
+from yaie.refusal import Refusal, bad_indptr, change, put
 from yaie.signature import parse
 
 COLUMNS = ("error", "free pages", "users", "number of values")
@@ -82,6 +82,16 @@ class Case:
     def ended(self, error: str | None) -> set[str]:
         """The kinds of commands that ended in that error (None: in none)."""
         return {command[0] for command, event in self.history if event.error == error}
+
+    def went_with_second_free(self) -> bool:
+        """Whether a page that other users kept when it was freed became free later."""
+        kept: set[int] = set()
+        for command, event in self.history:
+            if command[0] == "free" and event.error is None:
+                if event.values and kept.issuperset(command[1]):
+                    return True
+                kept.update(command[1])
+        return False
 
 
 @lru_cache(maxsize=64)
@@ -154,6 +164,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "freed while shared": lambda c: any(
         a[0] == "free" and e.error is None and len(e.values or ()) < len(a[1]) for a, e in c.history
     ),
+    "shared, then freed twice": lambda c: c.went_with_second_free(),
     "double free": lambda c: "free" in c.ended("a free page"),
     "freed more often than used in one command": lambda c: (
         "free" in c.ended("more often than used")
@@ -194,8 +205,7 @@ ERRORS = (
     Refusal("num_pages < 0", change("num_pages", lambda _: -1), ValueError, "num_pages is -1"),
     Refusal("unknown kind", put("commands", 4, 1, 0), ValueError, "[1] is of kind 4", True),
     Refusal("kind < 0", put("commands", -1, 1, 0), ValueError, "[1] is of kind -1", True),
-    Refusal("from 1", put("handle_indptr", 1, 0), ValueError, "must be 0..R", contents=True),
-    Refusal("falls", put("handle_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("handle_indptr", "R"),
 )
 
 block_pool = Op(
