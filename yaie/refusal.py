@@ -154,9 +154,9 @@ def _axis(param: Param, position: int, axis: str) -> Refusal:
         return tensor.index_select(position, torch.tensor(index)).contiguous()
 
     letter = axis.partition("+")[0]
-    says = "an axis" if letter.isdigit() else letter
+    what, says = (f"axis of {axis}", "an axis") if letter.isdigit() else (axis, letter)
     return Refusal(
-        f"{param.name}: {axis} differs",
+        f"{param.name}: {what} differs",
         change(param.name, longer),
         ValueError,
         f"{param.name}: {says} is ",
