@@ -83,6 +83,14 @@ class Case:
         """The kinds of commands that ended in that error (None: in none)."""
         return {command[0] for command, event in self.history if event.error == error}
 
+    def at_once(self, n: int) -> set[str]:
+        """The kinds of commands that took more than n pages, and did not fail."""
+        return {
+            kind
+            for (kind, arg), event in self.history
+            if event.error is None and len(arg if type(arg) is tuple else event.values or ()) > n
+        }
+
     def went_with_second_free(self) -> bool:
         """Whether a page that other users kept when it was freed became free later."""
         kept: set[int] = set()
@@ -165,6 +173,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         a[0] == "free" and e.error is None and len(e.values or ()) < len(a[1]) for a, e in c.history
     ),
     "shared, then freed twice": lambda c: c.went_with_second_free(),
+    "more than 64 pages in one command": lambda c: {"alloc", "share", "free"} <= c.at_once(64),
     "double free": lambda c: "free" in c.ended("a free page"),
     "freed more often than used in one command": lambda c: (
         "free" in c.ended("more often than used")
