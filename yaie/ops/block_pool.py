@@ -49,7 +49,15 @@ from yaie.compare import Comparison, Contract, Trace
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _programs as programs
-from yaie.ops._page_counts import FORMS, PageCounts, Session, by_handle, run
+from yaie.ops._page_counts import (
+    FORMS,
+    PageCounts,
+    Session,
+    at_once,
+    by_handle,
+    run,
+    went_with_second_free,
+)
 from yaie.refusal import Refusal, bad_indptr, change, put
 from yaie.signature import parse
 
@@ -82,24 +90,6 @@ class Case:
     def ended(self, error: str | None) -> set[str]:
         """The kinds of commands that ended in that error (None: in none)."""
         return {command[0] for command, event in self.history if event.error == error}
-
-    def at_once(self, n: int) -> set[str]:
-        """The kinds of commands that took more than n pages, and did not fail."""
-        return {
-            kind
-            for (kind, arg), event in self.history
-            if event.error is None and len(arg if type(arg) is tuple else event.values or ()) > n
-        }
-
-    def went_with_second_free(self) -> bool:
-        """Whether a page that other users kept when it was freed became free later."""
-        kept: set[int] = set()
-        for command, event in self.history:
-            if command[0] == "free" and event.error is None:
-                if event.values and kept.issuperset(command[1]):
-                    return True
-                kept.update(command[1])
-        return False
 
 
 @lru_cache(maxsize=64)
@@ -172,8 +162,14 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "freed while shared": lambda c: any(
         a[0] == "free" and e.error is None and len(e.values or ()) < len(a[1]) for a, e in c.history
     ),
-    "shared, then freed twice": lambda c: c.went_with_second_free(),
-    "more than 64 pages in one command": lambda c: {"alloc", "share", "free"} <= c.at_once(64),
+    "shared, then freed twice": lambda c: went_with_second_free(c.history),
+    "more than 64 pages in one command": lambda c: (
+        {"alloc", "share", "free"} <= at_once(c.history, 64)
+    ),
+    "a page freed twice among many": lambda c: any(
+        a[0] == "free" and 64 < len(e.values or ()) == len(set(a[1])) < len(a[1])
+        for a, e in c.history
+    ),
     "double free": lambda c: "free" in c.ended("a free page"),
     "freed more often than used in one command": lambda c: (
         "free" in c.ended("more often than used")
