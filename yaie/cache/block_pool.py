@@ -116,11 +116,12 @@ class BlockPool:
     # Few pages one by one, many at once ------------------------------------------------------
 
     def _alloc_few(self, wanted: int) -> list[int]:
-        pages, at = list[int](), self._lowest
+        free, users, pages = self._free, self._users, list[int]()
+        at = self._lowest
         for _ in range(wanted):
-            page = self._free.index(1, at)
-            self._free[page] = 0
-            self._users[page] = 1
+            page = free.index(1, at)
+            free[page] = 0
+            users[page] = 1
             pages.append(page)
             at = page + 1
         return pages
