@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance import laws
 from conformance.strategies import (
     FAR_ELEMENTS,
     FLOATS,
@@ -55,3 +58,48 @@ def cases(draw: st.DrawFn) -> Any:
 @given(case=cases())
 def test_equivalence(conforms, kernel, case):
     conforms(case)
+
+
+def copied(args, tokens=slice(None)):
+    """The same call with caches of its own, of some of the tokens."""
+    by_token = ("k", "v", "slots")
+    return {name: t[tokens] if name in by_token else t.clone() for name, t in args.items()}
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_the_order_of_tokens_means_nothing(law, case):
+    args, _ = law.inputs(case)
+    order = torch.randperm(case.T, generator=torch.Generator().manual_seed(case.seed))
+    moved = copied(args, order)
+    law.run(args)
+    law.run(moved)
+    for name in ("k_cache", "v_cache"):
+        law.exact(moved[name], args[name], name)
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases(), cut=integers(0, 600))
+def test_tokens_may_come_in_two_calls(law, case, cut):
+    args, _ = law.inputs(case)
+    first = copied(args, slice(None, cut % (case.T + 1)))
+    rest = {name: args[name][cut % (case.T + 1) :] for name in ("k", "v", "slots")}
+    law.run(args)
+    law.run(first)
+    law.run({**first, **rest})
+    for name in ("k_cache", "v_cache"):
+        law.exact(first[name], args[name], name)
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_skipped_tokens_may_be_left_out(law, case):
+    args, _ = law.inputs(case)
+    stored = copied(args, args["slots"] >= 0)
+    law.run(args)
+    law.run(stored)
+    for name in ("k_cache", "v_cache"):
+        law.exact(stored[name], args[name], name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -25,19 +26,25 @@ STEPS = st.tuples(st.sampled_from(KINDS), RECENT, st.lists(RECENT, max_size=3))
 
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
-    """Programs that name the pages handed out last, and now and then one that never was."""
-    P = draw(among(3, 4, 6, 2, 1, 0))
+    """Programs that name the pages handed out last, and now and then one that never was. Some take
+    many pages at a time, which a pool may handle in another way than few."""
+    many = draw(among(1, 1, 1, 70))
+    P = draw(among(3, 4, 6, 2, 1, 0)) * many
     program: list[tuple[Any, ...]] = []
     session = Session(P, PageCounts(P))
 
     def handle(n: int) -> int:
         known = len(session.handles.pages)
-        return known - 1 - n % known if known and n < 9 else known * (n - 8) - 1
+        return known - 1 - n * many % known if known and n < 9 else known or -1
+
+    def run(n: int) -> tuple[int, ...]:
+        last = handle(n)
+        return tuple(range(max(last + 1 - many, min(last, 0)), last + 1))
 
     fewest = draw(among(0, 5, 10, 15))
     for kind, n, several in draw(st.lists(STEPS, min_size=fewest, max_size=30)):
-        size = (1, 2, 0, 1, 2, 3, 1, 1, 5, -1)[n]
-        named = tuple(handle(k) for k in (n, *several))
+        size = (1, 2, 0, 1, 2, 3, 1, 1, 5, -1)[n] * many
+        named = tuple(itertools.chain.from_iterable(map(run, (n, *several))))
         arg = {"alloc": size, "make_writable": handle(n)}.get(kind, named)
         program.append((kind, arg))
         with contextlib.suppress(ValueError):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance import laws
 from conformance.strategies import (
     FAR_ELEMENTS,
     HEAD_DIMS,
@@ -65,3 +68,59 @@ def cases(draw: st.DrawFn) -> Any:
 @given(case=cases())
 def test_equivalence(conforms, kernel, case):
     conforms(case)
+
+
+def copied(law, caches, pairs):
+    """The caches after a call, which leaves the given ones alone."""
+    made = [cache.clone() for cache in caches]
+    law.run({"caches": made, "pairs": pairs})
+    return made
+
+
+def same(law, first, second):
+    for i, (a, b) in enumerate(zip(first, second, strict=True)):
+        law.exact(a, b, f"caches[{i}]")
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_a_copy_reads_before_it_writes(law, case):
+    args, _ = law.inputs(case)
+    src, dst = args["pairs"].long().unbind(1)
+    made = copied(law, **args)
+    for i, (before, after) in enumerate(zip(args["caches"], made, strict=True)):
+        law.exact(after[dst], before[src], f"caches[{i}] at the destinations")
+        after[dst] = before[dst]
+        law.exact(after, before, f"caches[{i}] elsewhere")
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_the_order_of_pairs_means_nothing(law, case):
+    args, _ = law.inputs(case)
+    pairs = args["pairs"]
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(case.seed))
+    made = copied(law, **args)
+    same(law, copied(law, args["caches"], pairs[order]), made)
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_layers_are_independent(law, case):
+    args, _ = law.inputs(case)
+    made = copied(law, **args)
+    alone = [copied(law, [cache], args["pairs"])[0] for cache in args["caches"][:4]]
+    same(law, alone, made[:4])
+
+
+@pytest.mark.law(laws.ALWAYS)
+@laws.fewer()
+@given(case=cases())
+def test_no_pairs_and_identity_pairs_change_nothing(law, case):
+    args, _ = law.inputs(case)
+    same(law, copied(law, args["caches"], args["pairs"][:0]), args["caches"])
+    itself = args["pairs"][:, 1:].repeat(1, 2)
+    same(law, copied(law, args["caches"], itself), args["caches"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
 import yaie
@@ -18,6 +20,7 @@ from yaie import (
     RadixAttentionBlock,
     RadixTree,
     SamplingKernel,
+    api,
     apply_rotary_pos_emb,
     attention_forward,
     benchmark_kernel,
@@ -26,6 +29,7 @@ from yaie import (
     profile_kernel,
     rotate_half,
 )
+from yaie.op import Kernel
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -104,6 +108,25 @@ def test_the_same_call_twice_gives_the_same_bits() -> None:
     """The printed fallback made a new block with random weights at every call."""
     x = normal(1, 5, 2, 8)
     assert torch.equal(attention_forward(x, x, x), attention_forward(x, x, x))
+
+
+def test_a_gpu_that_cannot_serve_is_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = Kernel("varlen_attention", "torch.eager", lambda **_: "served", device="any")
+    cuda = Kernel("varlen_attention", "cuda.mma", print, device="cuda", supports=lambda _: "D is 7")
+    call = SimpleNamespace(device=torch.device("cuda"), args={}, options={})
+    op = SimpleNamespace(
+        name="varlen_attention",
+        kernels={"cuda.mma": cuda, "torch.eager": ran},
+        prepare=lambda *args, **options: (ran, call),
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a GPU")
+    api._warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"no CUDA kernel runs on a GPU.*cuda\.mma: D is 7"):
+        assert "served" == api._call(op, use_cuda=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "served" == api._call(op, use_cuda=True)
+        assert "served" == api._call(op, use_cuda=False)
 
 
 # paged_attention_forward ---------------------------------------------------------------------
@@ -354,6 +377,18 @@ def test_the_tree_finds_requests_that_share_the_first_token() -> None:
         tree.remove_request("a")
     with pytest.raises(ValueError, match="b"):
         tree.insert_request("b", [1])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_manager_is_on_the_gpu_if_there_is_one(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    sizes = {"num_blocks": 2, "block_size": 4, "num_heads": 1, "head_dim": 8}
+    with FakeTensorMode():
+        manager = KVCacheManager(**sizes)
+    assert ("cuda" if there else "cpu") == manager.device.type == manager.k_cache.device.type
+    assert "cpu" == KVCacheManager(**sizes, device="cpu").device.type
 
 
 def test_the_manager_takes_nothing_when_it_has_too_little() -> None:

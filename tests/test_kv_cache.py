@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from yaie.cache import BlockPool, KVCacheBlock, KVCacheManager
+from yaie.cache import BlockPool, KVCacheBlock, KVCacheManager, block_pool
 
 Command = tuple[Any, ...]
+i32 = partial(np.array, dtype=np.int32)
 
 
 def outcome(call: Callable[..., Any], *args: Any) -> Any:
@@ -74,6 +78,14 @@ class PoolModel:
         return new[0], (page, new[0])
 
 
+@contextmanager
+def few(most: int) -> Iterator[None]:
+    """A pool that takes up to so many pages one by one, and more at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_pool, "FEW", most)
+        yield
+
+
 page_lists = st.lists(st.integers(-1, 6), max_size=4)
 pool_commands = st.one_of(
     st.tuples(st.just("alloc"), st.integers(-1, 6)),
@@ -81,22 +93,29 @@ pool_commands = st.one_of(
     st.tuples(st.just("free"), page_lists),
     st.tuples(st.just("make_writable"), st.integers(-1, 6)),
 )
+pool_programs = st.lists(pool_commands, max_size=30)
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.integers(0, 6), st.lists(pool_commands, max_size=30))
-@example(0, [("alloc", 0), ("alloc", 1)])
-@example(1, [("alloc", 1), ("alloc", 1), ("free", [0]), ("free", [0]), ("alloc", 1)])
+@settings(max_examples=700, deadline=None)
+@given(st.sampled_from([0, 2, block_pool.FEW]), st.integers(0, 6), pool_programs)
+@example(0, 0, [("alloc", 0), ("alloc", 1)])
+@example(2, 1, [("alloc", 1), ("alloc", 1), ("free", [0]), ("free", [0]), ("alloc", 1)])
 @example(
-    2, [("alloc", 1), ("share", [0]), ("free", [0]), ("alloc", 2), ("free", [0]), ("alloc", 2)]
+    2, 2, [("alloc", 1), ("share", [0]), ("free", [0]), ("alloc", 2), ("free", [0]), ("alloc", 2)]
 )
-@example(2, [("alloc", 1), ("free", [0, 0])])
-@example(3, [("alloc", 1), ("share", [0, 0]), ("make_writable", 0), ("free", [0, 0])])
-@example(1, [("alloc", 1), ("share", [0]), ("make_writable", 0), ("free", [0])])
-def test_a_pool_is_a_number_of_users_for_every_page(n_pages: int, program: list[Command]) -> None:
+@example(2, 2, [("alloc", 1), ("free", [0, 0])])
+@example(2, 3, [("alloc", 1), ("share", [0, 0]), ("make_writable", 0), ("free", [0, 0])])
+@example(2, 1, [("alloc", 1), ("share", [0]), ("make_writable", 0), ("free", [0])])
+@example(0, 3, [("alloc", 3), ("share", [2, 1]), ("free", [1, 2, 0, 1]), ("alloc", 3)])
+@example(0, 3, [("alloc", 3), ("share", [2]), ("free", [0, 2, 0]), ("free", [2, 0, 2])])
+def test_a_pool_is_a_number_of_users_for_every_page(
+    most: int, n_pages: int, program: list[Command]
+) -> None:
     pool, model = BlockPool(n_pages), PoolModel(n_pages)
     for name, *args in program:
-        assert outcome(getattr(model, name), *args) == outcome(getattr(pool, name), *args)
+        with few(most):
+            result = outcome(getattr(pool, name), *args)
+        assert outcome(getattr(model, name), *args) == result
         pool.check_integrity()
         assert model.free_pages == pool.free_pages
         assert len(model.free_pages) == pool.n_free
@@ -104,6 +123,7 @@ def test_a_pool_is_a_number_of_users_for_every_page(n_pages: int, program: list[
         assert [model.used.count(page) for page in range(n_pages)] == users
 
 
+@pytest.mark.parametrize("most", [0, block_pool.FEW])
 @pytest.mark.parametrize(
     ("says", "call", "error"),
     [
@@ -115,17 +135,22 @@ def test_a_pool_is_a_number_of_users_for_every_page(n_pages: int, program: list[
         ("BlockPool.share: pages: page 2 is free", lambda p: p.share([0, 2]), ValueError),
         ("BlockPool.free: pages: unknown page -1", lambda p: p.free([0, -1]), ValueError),
         ("BlockPool.free: pages: 0 given 2 times", lambda p: p.free([1, 0, 0]), ValueError),
+        ("BlockPool.free: pages: 0 given 2 times", lambda p: p.free(i32([1, 0, 0])), ValueError),
         ("BlockPool.free: pages: 0.0 is not", lambda p: p.free([1, 0.0]), TypeError),
+        ("BlockPool.free: pages: True is not", lambda p: p.free([0, True]), TypeError),
+        ("BlockPool.share: pages: unknown page 3", lambda p: p.share(i32([0, 3])), ValueError),
+        ("BlockPool.share: pages", lambda p: p.share([0, 2**40]), ValueError),
+        ("BlockPool.share: pages", lambda p: p.share(np.array([0.0, 1.0])), TypeError),
         ("BlockPool.make_writable: page: page 2", lambda p: p.make_writable(2), ValueError),
         ("BlockPool.users: page: unknown page 9", lambda p: p.users(9), ValueError),
     ],
 )
 def test_a_pool_names_bad_input_and_changes_nothing(
-    says: str, call: Callable[[Any], None], error: type[Exception]
+    says: str, call: Callable[[Any], None], error: type[Exception], most: int
 ) -> None:
     pool = BlockPool(3)
     pool.alloc(2)
-    with pytest.raises(error, match=says):
+    with few(most), pytest.raises(error, match=says):
         call(pool)
     assert [1, 1, 0] == [pool.users(page) for page in range(3)]
     pool.check_integrity()
@@ -138,12 +163,35 @@ def test_pages_come_lowest_first() -> None:
     assert [1, 4] == pool.alloc(2)
 
 
+@pytest.mark.parametrize("given", [list, tuple, iter, i32])
+def test_pages_are_given_as_integers_of_any_kind(given: Callable[[list[int]], Any]) -> None:
+    pages = list(range(2 * block_pool.FEW))
+    for n in (2, len(pages)):
+        pool = BlockPool(len(pages))
+        pool.alloc(n)
+        pool.share(given(pages[:n]))
+        assert [] == pool.free(given(pages[:n]))
+        released = pool.free(given(pages[:n]))
+        assert (pages[:n], {int}) == (released, set(map(type, released)))
+
+
+def test_many_pages_in_a_pool_full_of_holes() -> None:
+    pool = BlockPool(10_000)
+    pages = pool.alloc(10_000)
+    pool.free(pages[::7])
+    assert pages[::7][:1000] == pool.alloc(1000)
+    assert pages[::7][1000:] == pool.alloc(pool.n_free)
+    assert None is pool.alloc(1)
+    pool.check_integrity()
+
+
 def test_the_pool_check_finds() -> None:
     for change, says in (
-        (lambda p: p._free.append(0), "have no users"),
-        (lambda p: p._users.append(0), "4 of 3"),
+        (lambda p: p._free.__setitem__(0, 1), "have no users"),
         (lambda p: p._users.__setitem__(0, -1), "fewer than 0"),
         (lambda p: p._users.__setitem__(0, 0), "have no users"),
+        (lambda p: setattr(p, "_n_free", 2), "1 pages are free, 2 counted"),
+        (lambda p: setattr(p, "_lowest", 3), "the search starts at 3"),
     ):
         pool = BlockPool(3)
         pool.alloc(2)

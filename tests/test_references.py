@@ -58,6 +58,20 @@ DEFECTS = (
         "_attention", "key >= pos - left", "key > pos - left",
     ),
     Defect(
+        "append_kv", "the_order_of_tokens_means_nothing",
+        "append_kv", "k_cache[slot // page_size, slot % page_size]",
+        "k_cache[t // page_size, t % page_size]",
+    ),
+    # a token of slot -1 is written to the last slot
+    Defect(
+        "append_kv", "skipped_tokens_may_be_left_out",
+        "append_kv", "if slot >= 0:", "if slot >= -1:",
+    ),
+    Defect(
+        "copy_blocks", "a_copy_reads_before_it_writes",
+        "copy_blocks", "cache[dst] = cache[src].clone()", "cache[src] = cache[dst].clone()",
+    ),
+    Defect(
         "varlen_attention", "chunks_of_queries_are_the_whole",
         "_attention", "arange(kv_len - q_len, kv_len,", "arange(q_len,",
     ),

@@ -18,6 +18,9 @@ from yaie.signature import Param, Signature
 
 Spoil = Callable[[dict[str, Any]], None]
 
+OTHER_DTYPE = {"int32": torch.int64, "int64": torch.int32}
+"""What a caller most likely passes in place of an index type; of all others float64."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -49,6 +52,21 @@ def put(name: str, value: float, *index: int) -> Spoil:
     return spoil
 
 
+def bad_indptr(name: str, axis: str) -> tuple[Refusal, ...]:
+    """Refusals of an indptr of at least two rows that ``check_indptr`` reads."""
+    return (
+        Refusal(f"{name} from 1", put(name, 1, 0), ValueError, f"{name}: is 1..", True),
+        Refusal(f"{name} falls", put(name, 99, 1), ValueError, f"{name}: decreases", True),
+        Refusal(
+            f"{name} not to {axis}", change(name, _longer), ValueError, f"must be 0..{axis}", True
+        ),
+    )
+
+
+def _longer(indptr: Tensor) -> Tensor:
+    return torch.cat([indptr[:-1], indptr[-1:] + 1])
+
+
 def from_signature(signature: Signature) -> Iterator[Refusal]:
     """The refusals that follow from a signature."""
     seen: set[str] = set()
@@ -56,9 +74,12 @@ def from_signature(signature: Signature) -> Iterator[Refusal]:
         yield from _of_param(param)
         if number:
             yield _elsewhere(param)
+        if param.dtype == "float" and "float" in seen:
+            yield _mixed(param)
+        seen.add(param.dtype)
         for position, axis in enumerate(param.axes):
             letter = axis.partition("+")[0]
-            if letter in seen and not param.many:
+            if (letter in seen or letter.isdigit()) and not param.many:
                 yield _axis(param, position, axis)
             seen.add(letter)
     mutated = [p for p in signature.params if p.mutated and not p.many]
@@ -80,9 +101,8 @@ def _of_param(param: Param) -> Iterator[Refusal]:
     if "..." not in param.axes:
         yield Refusal(f"{name}: rank", each(lambda t: t[None]), ValueError, f"{label}: rank")
     if param.dtype != "any":
-        yield Refusal(
-            f"{name}: dtype", each(lambda t: t.to(torch.float64)), TypeError, f"{label}: dtype"
-        )
+        other = OTHER_DTYPE.get(param.dtype, torch.float64)
+        yield Refusal(f"{name}: dtype", each(lambda t: t.to(other)), TypeError, f"{label}: dtype")
     if len(param.axes) > 1:
         yield Refusal(f"{name}: strides", each(_every_second), ValueError, f"{label}: stride")
     if param.contiguous or param.dtype == "any":
@@ -100,6 +120,20 @@ def _elsewhere(param: Param) -> Refusal:
     return Refusal(f"{param.name}: device differs", change(param.name, move), ValueError, says)
 
 
+def _mixed(param: Param) -> Refusal:
+    """A float argument of another float dtype than those before it."""
+
+    def another(tensor: Tensor) -> Tensor:
+        return tensor.to(torch.float16 if tensor.dtype == torch.bfloat16 else torch.bfloat16)
+
+    return Refusal(
+        f"{param.name}: dtype differs",
+        change(param.name, another),
+        TypeError,
+        f"{param.name}: dtype is ",
+    )
+
+
 def _every_second(tensor: Tensor) -> Tensor:
     """The same shape with a last stride of 2."""
     return torch.stack([tensor, tensor], -1)[..., 0]
@@ -111,18 +145,21 @@ def _with_gaps(tensor: Tensor) -> Tensor:
 
 
 def _axis(param: Param, position: int, axis: str) -> Refusal:
-    """One axis of an argument is longer than that of an earlier one. If the tensor would be
-    refused for its strides too, it is made contiguous, so that the axis is the only fault."""
+    """One axis of an argument is longer than that of an earlier one, or than it must be. If the
+    tensor would be refused for its strides too, it is made contiguous: the axis is the only fault.
+    """
 
     def longer(tensor: Tensor) -> Tensor:
         index = [0, *range(tensor.shape[position])]
         return tensor.index_select(position, torch.tensor(index)).contiguous()
 
+    letter = axis.partition("+")[0]
+    what, says = (f"axis of {axis}", "an axis") if letter.isdigit() else (axis, letter)
     return Refusal(
-        f"{param.name}: {axis} differs",
+        f"{param.name}: {what} differs",
         change(param.name, longer),
         ValueError,
-        f"{param.name}: {axis.partition('+')[0]} is ",
+        f"{param.name}: {says} is ",
     )
 
 

@@ -180,7 +180,7 @@ class Scheduler:
 
     def clear(self) -> int:
         """Free the pages of all cached prefixes. Errors: ValueError while one is in use."""
-        return len(self.pool.free(self.tree.reset().tolist()))
+        return len(self.pool.free(self.tree.reset()))
 
     # Pages -----------------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Scheduler:
             return None
         if short > 0:
             evicted = self.tree.evict(short)
-            self.pool.free(evicted.tolist())
+            self.pool.free(evicted)
             self.evicted_pages += len(evicted)
         return self.pool.alloc(n)
 
@@ -248,7 +248,7 @@ class Scheduler:
         own = sequence.table[sequence.shared : full].copy()
         self.tree.insert(tokens, sequence.table[:full])
         pages, node = self.tree.match(tokens)
-        self.pool.free(own[own != pages[sequence.shared :]].tolist())
+        self.pool.free(own[own != pages[sequence.shared :]])
         sequence.table[:full] = pages
         sequence.table_version += 1
         self.tree.lock(node)
@@ -262,7 +262,7 @@ class Scheduler:
         self._share(sequence)
         assert sequence.node is not None
         self.tree.unlock(sequence.node)
-        self.pool.free(sequence.table[sequence.shared : sequence.pages].tolist())
+        self.pool.free(sequence.table[sequence.shared : sequence.pages])
         sequence.table[:] = -1
         sequence.table_version += 1
         sequence.node = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -184,3 +184,27 @@ def by_handle(trace: Tensor, kinds: Sequence[int], P: int) -> Tensor:
         cells = [-2 if name is None else name for name in names]
         out[HEAD : HEAD + len(cells)] = torch.tensor(cells, dtype=torch.int32)
     return renamed
+
+
+History = Sequence[tuple[tuple[Any, ...], Event]]
+"""Commands, and what each did."""
+
+
+def at_once(history: History, n: int) -> set[str]:
+    """The kinds of commands that took more than n pages, and did not fail."""
+    return {
+        kind
+        for (kind, arg), event in history
+        if event.error is None and len(arg if type(arg) is tuple else event.values or ()) > n
+    }
+
+
+def went_with_second_free(history: History) -> bool:
+    """Whether a page that other users kept when it was freed became free later."""
+    kept: set[int] = set()
+    for command, event in history:
+        if command[0] == "free" and event.error is None:
+            if event.values and kept.issuperset(command[1]):
+                return True
+            kept.update(command[1])
+    return False

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from yaie.fill import Fill
 from yaie.op import Call
-from yaie.refusal import Refusal, put
+from yaie.refusal import Refusal, bad_indptr, put
 
 TABLES = ("permuted", "reversed", "shared")
 """How pages are chosen; "shared": every sequence starts with the first page of sequence 0."""
@@ -107,8 +107,7 @@ def check_slots(call: Call) -> None:
 
 # For a good call of 3 queries and of kv_lens 5 and 3 in pages of 4 of a pool of 4.
 BATCH_ERRORS = (
-    Refusal("q_indptr from 1", put("q_indptr", 1, 0), ValueError, "must be 0..T", contents=True),
-    Refusal("q_indptr falls", put("q_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("q_indptr", "T"),
     Refusal("kv_len < 0", put("kv_lens", -1, 0), ValueError, "[0] is -1", contents=True),
     Refusal("kv_len > W*S", put("kv_lens", 13, 1), ValueError, "[1] is 13", contents=True),
     Refusal("page at P", put("block_table", 4, 0, 1), ValueError, "page 4", contents=True),

@@ -18,7 +18,7 @@ from torch import Tensor
 from yaie.compare import BAND, LAMBDA, U32, Choice, Contract
 from yaie.op import Call
 from yaie.ops import _paged as paged
-from yaie.refusal import Refusal, change, put
+from yaie.refusal import Refusal, bad_indptr, change, put
 
 UNDERFLOW = 2.0**-125
 """What may be lost of a share: its exponential below 2^-126 may be flushed to 0, and so may the
@@ -167,18 +167,12 @@ def check_tokens(call: Call, name: str, axis: str) -> None:
         raise ValueError(f"{call.op}: {name}: token {int(outside[0])} is outside [0, V = {V})")
 
 
-def token_errors(name: str) -> tuple[Refusal, ...]:
+def token_errors(name: str, axis: str) -> tuple[Refusal, ...]:
     """Refusals of tokens and an indptr, in a good call of 2 rows, 8 logits and 4 tokens."""
-    indptr = f"{name}_indptr"
-    return tuple(
-        Refusal(what, put(argument, value, index), ValueError, says, contents=True)
-        for what, argument, value, index, says in (
-            (f"{name}: token V", name, 8, 1, f"{name}: token 8"),
-            (f"{name}: token -1", name, -1, 0, f"{name}: token -1"),
-            (f"{indptr} from 1", indptr, 1, 0, f"{indptr}: is 1"),
-            (f"{indptr} falls", indptr, 9, 1, f"{indptr}: decreases"),
-            (f"{indptr} ends early", indptr, 3, 2, f"{indptr}: is 0..3"),
-        )
+    return (
+        Refusal(f"{name}: token V", put(name, 8, 1), ValueError, f"{name}: token 8", True),
+        Refusal(f"{name}: token -1", put(name, -1, 0), ValueError, f"{name}: token -1", True),
+        *bad_indptr(f"{name}_indptr", axis),
     )
 
 

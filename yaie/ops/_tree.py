@@ -11,7 +11,7 @@ import numpy as np
 from yaie.op import Call
 from yaie.ops import _paged as paged
 from yaie.ops._programs import unpacked
-from yaie.refusal import Refusal, put
+from yaie.refusal import Refusal, bad_indptr, put
 
 Tokens = tuple[int, ...]
 
@@ -150,9 +150,8 @@ def _orphan(given: dict[str, Any]) -> None:
 # The good tree has four nodes of one page, of 2 tokens, below its root.
 TREE_ERRORS = (
     Refusal("no root", _rootless, ValueError, "n is 0"),
-    Refusal("edges from 1", put("edge_indptr", 1, 0), ValueError, "must be 0..E", contents=True),
-    Refusal("edges fall", put("edge_indptr", 9, 2), ValueError, "decreases", contents=True),
-    Refusal("children to 9", put("child_indptr", 9, 5), ValueError, "must be 0..C", contents=True),
+    *bad_indptr("edge_indptr", "E"),
+    *bad_indptr("child_indptr", "C"),
     Refusal("root with tokens", put("edge_indptr", 2, 1), ValueError, "node 0 has 2", True),
     Refusal("edge of half a page", put("edge_indptr", 3, 2), ValueError, "node 1 has 3", True),
     Refusal("empty edge", put("edge_indptr", 0, 2), ValueError, "node 1 has 0", contents=True),

@@ -49,8 +49,16 @@ from yaie.compare import Comparison, Contract, Trace
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _programs as programs
-from yaie.ops._page_counts import FORMS, PageCounts, Session, by_handle, run
-from yaie.refusal import Refusal, change, put
+from yaie.ops._page_counts import (
+    FORMS,
+    PageCounts,
+    Session,
+    at_once,
+    by_handle,
+    run,
+    went_with_second_free,
+)
+from yaie.refusal import Refusal, bad_indptr, change, put
 from yaie.signature import parse
 
 COLUMNS = ("error", "free pages", "users", "number of values")
@@ -154,6 +162,14 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "freed while shared": lambda c: any(
         a[0] == "free" and e.error is None and len(e.values or ()) < len(a[1]) for a, e in c.history
     ),
+    "shared, then freed twice": lambda c: went_with_second_free(c.history),
+    "more than 64 pages in one command": lambda c: (
+        {"alloc", "share", "free"} <= at_once(c.history, 64)
+    ),
+    "a page freed twice among many": lambda c: any(
+        a[0] == "free" and 64 < len(e.values or ()) == len(set(a[1])) < len(a[1])
+        for a, e in c.history
+    ),
     "double free": lambda c: "free" in c.ended("a free page"),
     "freed more often than used in one command": lambda c: (
         "free" in c.ended("more often than used")
@@ -194,8 +210,7 @@ ERRORS = (
     Refusal("num_pages < 0", change("num_pages", lambda _: -1), ValueError, "num_pages is -1"),
     Refusal("unknown kind", put("commands", 4, 1, 0), ValueError, "[1] is of kind 4", True),
     Refusal("kind < 0", put("commands", -1, 1, 0), ValueError, "[1] is of kind -1", True),
-    Refusal("from 1", put("handle_indptr", 1, 0), ValueError, "must be 0..R", contents=True),
-    Refusal("falls", put("handle_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("handle_indptr", "R"),
 )
 
 block_pool = Op(

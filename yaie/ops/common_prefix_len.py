@@ -34,7 +34,7 @@ from yaie.compare import Comparison, Contract, Exact
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _paged as paged
-from yaie.refusal import Refusal, change, put
+from yaie.refusal import Refusal, bad_indptr, change
 from yaie.signature import parse
 
 FAMILIES = ("any", "few", "high")
@@ -187,10 +187,8 @@ def contents(call: Call) -> None:
 
 ERRORS = (
     Refusal("page 0", change("page", lambda _: 0), ValueError, "page is 0"),
-    Refusal("a_indptr from 1", put("a_indptr", 1, 0), ValueError, "must be 0..Na", contents=True),
-    Refusal("a_indptr falls", put("a_indptr", 9, 1), ValueError, "decreases", contents=True),
-    Refusal("b_indptr to 6", put("b_indptr", 6, 2), ValueError, "must be 0..Nb", contents=True),
-    Refusal("b_indptr falls", put("b_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("a_indptr", "Na"),
+    *bad_indptr("b_indptr", "Nb"),
 )
 
 common_prefix_len = Op(

@@ -183,9 +183,6 @@ def _pairs(*pairs: tuple[int, int]) -> Spoil:
 
 ERRORS = (
     Refusal(
-        "triples", change("pairs", lambda p: p[:, [0, 1, 1]]), ValueError, "pairs: an axis is 3"
-    ),
-    Refusal(
         "layers of unlike P",
         change("caches", lambda c: [c[0], c[1][:3]]),
         ValueError,

@@ -46,7 +46,7 @@ from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _paged as paged
 from yaie.ops._programs import packed, unpacked
 from yaie.ops._tree import TREE_ERRORS, Tokens, Tree, check_tree
-from yaie.refusal import Refusal, change, put
+from yaie.refusal import Refusal, bad_indptr, change
 from yaie.signature import parse
 
 
@@ -215,7 +215,7 @@ def contents(call: Call) -> None:
 ERRORS = (
     Refusal("page 0", change("page", lambda _: 0), ValueError, "page is 0"),
     *TREE_ERRORS,
-    Refusal("queries fall", put("q_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("q_indptr", "Nq"),
 )
 
 match_tree = Op(

@@ -210,8 +210,8 @@ def contents(call: Call) -> None:
 
 ERRORS = (
     sampling.NO_VOCABULARY,
-    *sampling.token_errors("prompt"),
-    *sampling.token_errors("output"),
+    *sampling.token_errors("prompt", "Np"),
+    *sampling.token_errors("output", "No"),
     *sampling.bad_values("repetition", (0.0, -1.0, math.nan, math.inf)),
     *sampling.bad_values("frequency", (2.5, -2.5, math.nan)),
     *sampling.bad_values("presence", (2.5, -2.5, math.nan)),

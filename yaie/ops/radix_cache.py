@@ -55,7 +55,7 @@ from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _programs as programs
 from yaie.ops._prefix_set import FORMS, Command, PrefixSet, run, splits_what_is_locked, unpacked
-from yaie.refusal import Refusal, change, put
+from yaie.refusal import Refusal, bad_indptr, change, put
 from yaie.signature import parse
 
 COLUMNS = ("error", "evictable", "protected", "number of values")
@@ -213,9 +213,8 @@ ERRORS = (
     Refusal("page_size 0", change("page_size", lambda _: 0), ValueError, "page_size is 0"),
     Refusal("unknown kind", put("commands", 6, 1, 0), ValueError, "[1] is of kind 6", True),
     Refusal("kind < 0", put("commands", -1, 1, 0), ValueError, "[1] is of kind -1", True),
-    Refusal("tokens from 1", put("token_indptr", 1, 0), ValueError, "must be 0..T", contents=True),
-    Refusal("tokens fall", put("token_indptr", 9, 1), ValueError, "decreases", contents=True),
-    Refusal("pages to 9", put("page_indptr", 9, 3), ValueError, "must be 0..G", contents=True),
+    *bad_indptr("token_indptr", "T"),
+    *bad_indptr("page_indptr", "G"),
 )
 
 radix_cache = Op(

@@ -42,7 +42,7 @@ from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _attention as attention
 from yaie.ops import _paged as paged
-from yaie.refusal import Refusal, put
+from yaie.refusal import bad_indptr
 from yaie.signature import FLOAT_NAMES, parse
 
 
@@ -167,10 +167,8 @@ def contents(call: Call) -> None:
 
 ERRORS = (
     *attention.OPTION_ERRORS,
-    Refusal("q_indptr from 1", put("q_indptr", 1, 0), ValueError, "must be 0..T", contents=True),
-    Refusal("q_indptr falls", put("q_indptr", 9, 1), ValueError, "decreases", contents=True),
-    Refusal("kv_indptr to N-1", put("kv_indptr", 7, 2), ValueError, "must be 0..N", contents=True),
-    Refusal("kv_indptr falls", put("kv_indptr", 9, 1), ValueError, "decreases", contents=True),
+    *bad_indptr("q_indptr", "T"),
+    *bad_indptr("kv_indptr", "N"),
 )
 
 varlen_attention = Op(
