@@ -31,15 +31,18 @@ def run(*command: str | Path) -> str:
     return result.stdout
 
 
-def build(name: str) -> Path:
-    """Build once for all sessions; a lock keeps the workers of pytest-xdist apart."""
+def build(name: str, *programs: str) -> Path:
+    """Build once for all sessions, all or these programs; a lock keeps the workers of pytest-xdist
+    apart."""
     folder = ROOT / "build" / f"simt-tests-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run("cmake", "-S", SOURCE, "-B", folder, *BUILDS[name].split(), *generator)
-        run("cmake", "--build", folder, "--parallel", str(min(2, os.cpu_count() or 1)))
+        targets = ["--target", *programs] if programs else []
+        jobs = str(min(2, os.cpu_count() or 1))
+        run("cmake", "--build", folder, "--parallel", jobs, *targets)
     return folder / "tests"
 
 
@@ -50,7 +53,7 @@ def programs() -> Path:
 
 @pytest.fixture(scope="module")
 def portable_programs() -> Path:
-    return build("ucontext")
+    return build("ucontext", *FIBER_PROGRAMS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
