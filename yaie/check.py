@@ -247,7 +247,7 @@ class Judge:
                     "error",
                     f"{param.name} is {place.dtype} {place.shape}, must be {dtype} {shape}",
                 )
-            left[param.name] = place.view(base).clone()
+            left[param.name] = place.view(base).clone(memory_format=torch.contiguous_format)
         return left
 
     def _check_runs(
