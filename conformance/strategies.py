@@ -12,6 +12,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from yaie.op import Kernel
+
 
 @lru_cache(maxsize=None, typed=True)
 def among(*values: Any) -> st.SearchStrategy[Any]:
@@ -31,6 +33,8 @@ NARROW = st.sampled_from(["float16", "bfloat16"])
 SEEDS = st.integers(0, 2**32 - 1)
 PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 48, 64, 100, 128, 256, 512])
 HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256, 1, 3, 20])
+EVEN_HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256])
+"""Those that kernels on tensor cores take."""
 TILE_EDGES = st.sampled_from([15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 256, 257])
 TOKENS = st.integers(1, 40)
 
@@ -115,6 +119,12 @@ def mask_options(draw: st.DrawFn) -> dict[str, Any]:
         "softcap": draw(among(0.0, 20.0, 1.5)),
         "scale": draw(among(None, 0.05, 1.0, -0.3, 0.0)),
     }
+
+
+def fits_tensor_cores(kernel: Kernel) -> bool:
+    """Whether most cases are best drawn from what kernels on tensor cores take: of the whole domain
+    they decline five in six."""
+    return kernel.contract.accumulator == "tensor_core"
 
 
 RARELY = st.sampled_from([False] * 13 + [True])

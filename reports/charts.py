@@ -11,6 +11,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -40,6 +41,7 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) for name in ("altair", "vl_convert"))
 
 
+@cache
 def bundle() -> str:
     """Vega, Vega-Lite and the embedder as one script, which puts vegaEmbed on the window."""
     import altair

@@ -55,6 +55,14 @@ def test_a_right_kernel_passes_on_the_cases_that_trap_the_bad_ones(judge: Judge,
     assert ("pass", None) == (verdict.status, verdict.reason)
 
 
+@pytest.mark.parametrize("heads", [1, 3])
+def test_results_may_be_stored_head_by_head(judge: Judge, heads: int) -> None:
+    """With a single head the last axis of lse has one element, and any stride."""
+    case = f"paged_attention.Case(q_lens=(2,), kv_lens=(5,), Hk={heads}, dtype='float32')"
+    verdict = judged(judge, "good.head_by_head", case)
+    assert ("pass", None) == (verdict.status, verdict.reason)
+
+
 def test_a_case_without_sequences_passes_and_has_no_receipt(judge: Judge) -> None:
     verdict = judged(judge, "good.attention", "paged_attention.Case(q_lens=(), kv_lens=())")
     assert ("pass", None) == (verdict.status, verdict.receipt)

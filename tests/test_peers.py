@@ -37,8 +37,8 @@ def judge() -> Iterator[Judge]:
         yield judge
 
 
-@pytest.mark.parametrize("name", DENSE)
 @pytest.mark.parametrize("case", [c.format(*b) for c in (PAGED, VARLEN) for b in BATCHES])
+@pytest.mark.parametrize("name", DENSE)  # one after the other: each has a worker
 def test_dense_attention_stands_in_for_packed_and_paged(judge: Judge, name: str, case: str) -> None:
     op = ops.get(case.partition(".")[0])
     drawn = op.parse_case(case)

@@ -18,11 +18,12 @@ SOURCE = ROOT / "csrc" / "simt"
 PROGRAMS = sorted(path.stem for path in (SOURCE / "tests").glob("*_test.cu"))
 BUILDS = {
     "assembly": "",
-    "ucontext": "-DSIMT_PORTABLE_FIBERS=ON",
     "checked": "-DSIMT_CHECKED=ON",
 }
 """What each build of the executor adds to the defaults."""
-FIBER_PROGRAMS = ["barriers_test", "faults_test", "kernels_test", "launch_test", "warp_test"]
+FIBER_PROGRAMS = [
+    f"{name}_ucontext_test" for name in ("barriers", "faults", "kernels", "launch", "warp")
+]
 
 
 def run(*command: str | Path) -> str:
@@ -31,26 +32,22 @@ def run(*command: str | Path) -> str:
     return result.stdout
 
 
-def build(name: str) -> Path:
-    """Build once for all sessions; a lock keeps the workers of pytest-xdist apart."""
+def build(name: str, *targets: str) -> Path:
+    """Build these once for all sessions; a lock keeps the workers of pytest-xdist apart."""
     folder = ROOT / "build" / f"simt-tests-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run("cmake", "-S", SOURCE, "-B", folder, *BUILDS[name].split(), *generator)
-        run("cmake", "--build", folder, "--parallel", str(min(2, os.cpu_count() or 1)))
+        jobs = str(min(2, os.cpu_count() or 1))
+        run("cmake", "--build", folder, "--parallel", jobs, "--target", *targets)
     return folder / "tests"
 
 
 @pytest.fixture(scope="module")
 def programs() -> Path:
-    return build("assembly")
-
-
-@pytest.fixture(scope="module")
-def portable_programs() -> Path:
-    return build("ucontext")
+    return build("assembly", *PROGRAMS, "loaded_kernel", *FIBER_PROGRAMS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -59,13 +56,13 @@ def test_program(programs: Path, program: str) -> None:
 
 
 @pytest.mark.parametrize("program", FIBER_PROGRAMS)
-def test_program_with_portable_fibers(portable_programs: Path, program: str) -> None:
-    run(portable_programs / program)
+def test_program_with_portable_fibers(programs: Path, program: str) -> None:
+    run(programs / program)
 
 
 @pytest.fixture(scope="module")
 def checked_programs() -> Path:
-    return build("checked")
+    return build("checked", *PROGRAMS)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

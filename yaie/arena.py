@@ -270,7 +270,8 @@ class Arena:
             for first, last, dtype in self._zones.within(a, b, bool(poison.words)):
                 part = slice((first - a) // 4, (last - a) // 4)
                 mask = np.uint32(poison.word_of(dtype) ^ FIRST_POISON.word)
-                np.bitwise_xor(data[part], holes[part] & mask, out=out[part])
+                np.bitwise_and(holes[part], mask, out=out[part])  # no array between: its pages cost
+                np.bitwise_xor(out[part], data[part], out=out[part])
 
     def byte(self, at: int, poison: Poison) -> int:
         """What ``write`` puts at a place."""

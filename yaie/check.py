@@ -165,8 +165,12 @@ class Judge:
         return _Layout(op, op.bind(**args, **options), places, self._arena.extents)
 
     def _begin(self, job: Job) -> None:
+        """Lay the arguments out for each run, for reference and worker, and start the worker."""
         for run in job.runs:
-            self._arena.write(self._worker.regions[run.region], run.poison)
+            ours, theirs = self._expected[run.region], self._worker.regions[run.region]
+            self._arena.write(ours, run.poison)
+            for a, b in job.extents:
+                theirs[a:b] = ours[a:b]
         self._worker.begin(job)
 
     def _finish(self, job: Job, device: str) -> list[Outcome]:
@@ -182,10 +186,9 @@ class Judge:
         return outcomes
 
     def _reference(self, layout: _Layout, runs: Sequence[Run]) -> Any:
-        """What the reference returns; ``_expected`` holds the bytes that it leaves for each run."""
+        """What the reference returns; ``_expected`` then holds the bytes that it leaves for each
+        run."""
         op, options = layout.op, layout.call.options
-        for run in runs:
-            self._arena.write(self._expected[run.region], run.poison)
         if not op.signature.mutated:
             return op.reference(**layout.call.args, **options)
         returned = None
@@ -212,7 +215,7 @@ class Judge:
                     left = place.view(torch.from_numpy(after))
                     comparison.copy(place.view(torch.from_numpy(actual)), left)
             for a, b in layout.extents:
-                if not np.array_equal(actual[a:b], after[a:b]):
+                if (actual[a:b].view(np.uint64) != after[a:b].view(np.uint64)).any():
                     at = a + int((actual[a:b] != after[a:b]).argmax())
                     changed = bool(after[at] != self._arena.byte(at, run.poison))
                     raise _describe_byte(layout, at, actual, after, changed)
@@ -244,7 +247,7 @@ class Judge:
                     "error",
                     f"{param.name} is {place.dtype} {place.shape}, must be {dtype} {shape}",
                 )
-            left[param.name] = place.view(base).clone()
+            left[param.name] = place.view(base).clone(memory_format=torch.contiguous_format)
         return left
 
     def _check_runs(

@@ -18,6 +18,7 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -277,11 +278,10 @@ class Door:
             if size != int(axis):
                 raise ValueError(f"{self.op}: {label}: an axis is {size}, must be {axis}")
             return
-        m = _AXIS.match(axis)
-        assert m is not None
-        letter, value = m["letter"], size - int(m["plus"] or 0)
+        letter, plus = _letter_and_plus(axis)
+        value = size - plus
         if value < 0:
-            raise ValueError(f"{self.op}: {label}: {axis} is {size}, must be at least {m['plus']}")
+            raise ValueError(f"{self.op}: {label}: {axis} is {size}, must be at least {plus}")
         known = self._axes.setdefault(letter, (value, label))
         if known[0] != value:
             raise ValueError(
@@ -313,6 +313,14 @@ class Door:
             for other, other_mutated, (other_low, other_high) in spans[:i]:
                 if (mutated or other_mutated) and low < other_high and other_low < high:
                     raise ValueError(f"{self.op}: {label}: shares memory with {other}")
+
+
+@cache
+def _letter_and_plus(axis: str) -> tuple[str, int]:
+    """``B+1`` taken apart."""
+    m = _AXIS.match(axis)
+    assert m is not None
+    return m["letter"], int(m["plus"] or 0)
 
 
 def _span(tensor: torch.Tensor) -> tuple[int, int]:

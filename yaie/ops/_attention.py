@@ -161,20 +161,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     q = q.double().transpose(0, 1).reshape(Hk, group * Lq, D)  # [Hk,R,D]
     k, v = (x.double().transpose(0, 1) for x in (k, v))  # [Hk,N,D], [Hk,N,Dv]
     keep = keep.repeat(group, 1)  # [R,N]
+    hidden = None if keep.all() else ~keep
 
     s = scale * (q @ k.mT)  # [Hk,R,N]
     if softcap > 0:
         s = softcap * torch.tanh(s / softcap)
-    s = s.masked_fill(~keep, -math.inf)
+    s = _fill(s, hidden, -math.inf)
     lse = torch.logsumexp(s, -1)  # [Hk,R]; -inf where nothing is kept
-    p = (s - lse[..., None]).exp().masked_fill(~keep, 0.0)
+    p = _fill((s - lse[..., None]).exp(), hidden, 0.0)
     out = p @ v  # [Hk,R,Dv]
 
     p2, v2, weight = p.square(), v.square(), keep.double()
     p2v2 = p2 @ v2
     # sum p^2 (v - out)^2, multiplied out so that no [Hk,R,N,Dv] tensor is built
     p2dv2 = p2v2 - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
-    largest_key = _row_max(k.norm(dim=-1)[:, None, :], keep)
+    largest_key = _row_max(k.norm(dim=-1)[:, None, :], hidden).expand(Hk, group * Lq)
     unit = SCORE_C * math.sqrt(D) * U32 * abs(scale)
     moments = Oracle(
         out=out,
@@ -184,17 +185,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
         p2dv2=p2dv2.clamp_min(0.0),
         pv=p @ v.abs(),
         v2=weight @ v2,
-        pmax=_row_max(p, keep),
-        score_sum=_row_max(abs(scale) * (q.abs() @ k.abs().mT), keep),
+        pmax=_row_max(p, hidden),
+        score_sum=_row_max(abs(scale) * (q.abs() @ k.abs().mT), hidden),
         score_error=unit * q.norm(dim=-1) * largest_key + 2.0**-22 * (1 + softcap),
     )
-    per_head = (getattr(moments, f.name).unflatten(1, (group, Lq)) for f in fields(Oracle))
-    return Oracle(*(x.flatten(0, 1).transpose(0, 1) for x in per_head))  # [Lq,Hq,...]
+    per_row = (getattr(moments, f.name) for f in fields(Oracle))  # [Hk,R,...] to [Lq,Hq,...]
+    return Oracle(*(x.reshape(Hq, Lq, *x.shape[2:]).transpose(0, 1) for x in per_row))
 
 
-def _row_max(x: Tensor, keep: Tensor) -> Tensor:
+def _fill(x: Tensor, hidden: Tensor | None, value: float) -> Tensor:
+    """x [Hk,R,N] with the value where a key is hidden (None: nowhere) from a row."""
+    return x if hidden is None else x.masked_fill(hidden, value)
+
+
+def _row_max(x: Tensor, hidden: Tensor | None) -> Tensor:
     """Largest x over the kept keys of each row, 0 where none is kept; x >= 0."""
-    masked = x.masked_fill(~keep, 0.0)
+    masked = _fill(x, hidden, 0.0)
     return masked.amax(-1) if masked.shape[-1] else masked.sum(-1)
 
 

@@ -81,12 +81,11 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def reference(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
-    """One token after the other."""
-    page_size = k_cache.shape[1]
-    for t, slot in enumerate(slots.tolist()):
-        if slot >= 0:
-            k_cache[slot // page_size, slot % page_size] = k[t]
-            v_cache[slot // page_size, slot % page_size] = v[t]
+    """Every token that is not skipped goes to its page, at its offset there."""
+    stored, page_size = slots >= 0, k_cache.shape[1]
+    at = slots[stored].long()
+    k_cache[at // page_size, at % page_size] = k[stored]
+    v_cache[at // page_size, at % page_size] = v[stored]
 
 
 def cost(case: Case) -> Cost:

@@ -134,13 +134,12 @@ def reference(
     slots: Tensor,
     interleaved: bool,
 ) -> Expected:
-    """In float64: _rope.rotate; then one token after the other is stored."""
+    """In float64: _rope.rotate; then every token goes to its page, at its offset there."""
     stored = slots >= 0
     keys = rotary.rotate(k[stored], positions[stored], cos_sin, interleaved)
     rows, page_size = slots[stored].long(), k_cache.shape[1]
-    for slot, key, value in zip(rows.tolist(), keys.y, v[stored], strict=True):
-        k_cache[slot // page_size, slot % page_size] = key.to(k_cache.dtype)
-        v_cache[slot // page_size, slot % page_size] = value
+    k_cache[rows // page_size, rows % page_size] = keys.y.to(k_cache.dtype)
+    v_cache[rows // page_size, rows % page_size] = v[stored]
     return Expected(rotary.rotate(q, positions, cos_sin, interleaved), keys, rows)
 
 

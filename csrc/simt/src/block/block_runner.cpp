@@ -4,6 +4,7 @@
 #include <chrono>
 #include <exception>
 #include <iterator>
+#include <numeric>
 
 namespace simt {
 namespace detail {
@@ -64,14 +65,17 @@ void BlockRunner::begin_block(uint64_t block) {
     view_.block_index = {unsigned(block % grid.x), unsigned(block / grid.x % grid.y),
                          unsigned(block / grid.x / grid.y)};
     if (policy_ == Policy::Random) random_ = Random(seed_ ^ mix(block));
-    if (policy_ == Policy::Priority) priorities_.begin_block(thread_count_, seed_ ^ mix(block));
+    if (policy_ == Policy::Priority) {
+        priorities_.begin_block(thread_count_, seed_ ^ mix(block));
+        rank_lanes();
+    }
     if (preemption_) preemptions_ = Random(~seed_ ^ mix(block));
     alive_ = thread_count_;
     ready_warps_ = warp_count_ == 32 ? ~uint32_t(0) : (uint32_t(1) << warp_count_) - 1;
     for (int w = 0; w < warp_count_; ++w) {
         Warp& warp = warps_[w];
         warp.ready = warp.exists;
-        warp.first = nullptr;
+        warp.passed = 0;
         warp.started = warp.exited = 0;
         warp.gathering_count = 0;
     }
@@ -147,17 +151,34 @@ Lane* BlockRunner::pick_by_priority() {
     return best;
 }
 
-// The ready lane of a warp that has the highest priority: looked for again only after something
-// about the warp changed, since most picks come from blocks of many warps.
+// The ready lane of a warp that has the highest priority. The search goes on where the last one
+// ended, unless lanes have become ready since: most of them are asked for one after the other.
 Lane& BlockRunner::first_by_priority(int warp_number) {
     Warp& warp = warps_[warp_number];
-    if (!warp.first) {
-        for (uint32_t lanes = warp.ready; lanes; lanes &= lanes - 1) {
-            Lane& lane = lane_at(warp_number, lowest(lanes));
-            if (!warp.first || priority(lane) > priority(*warp.first)) warp.first = &lane;
-        }
+    while (!(warp.ready >> warp.by_priority[warp.passed] & 1)) ++warp.passed;
+    return lane_at(warp_number, warp.by_priority[warp.passed]);
+}
+
+// The lanes of each warp in the order of their priorities, at the start of a block.
+void BlockRunner::rank_lanes() {
+    for (int w = 0; w < warp_count_; ++w) {
+        uint8_t* const begin = warps_[w].by_priority;
+        uint8_t* const end = begin + __builtin_popcount(warps_[w].exists);
+        std::iota(begin, end, uint8_t(0));
+        std::sort(begin, end, [&](uint8_t a, uint8_t b) {
+            return priority(lane_at(w, a)) > priority(lane_at(w, b));
+        });
     }
-    return *warp.first;
+}
+
+// Below that of every other thread.
+void BlockRunner::lower_priority(const Lane& self) {
+    priorities_.lower(number_of(self));
+    Warp& warp = warps_[self.warp];
+    uint8_t* const end = warp.by_priority + __builtin_popcount(warp.exists);
+    uint8_t* const at = std::find(warp.by_priority, end, uint8_t(self.lane));
+    std::rotate(at, at + 1, end);
+    warp.passed = 0;
 }
 
 uint32_t BlockRunner::priority(const Lane& lane) const { return priorities_[number_of(lane)]; }
@@ -175,14 +196,13 @@ Lane& BlockRunner::pick_after(const Lane& self, bool leave_warp) {
 
 void BlockRunner::make_ready(int warp, uint32_t lanes) {
     warps_[warp].ready |= lanes;
-    warps_[warp].first = nullptr;
+    warps_[warp].passed = 0;
     ready_warps_ |= uint32_t(1) << warp;
 }
 
 void BlockRunner::make_unready(const Lane& self) {
     Warp& warp = warps_[self.warp];
     warp.ready &= ~(uint32_t(1) << self.lane);
-    warp.first = nullptr;
     if (!warp.ready) ready_warps_ &= ~(uint32_t(1) << self.warp);
 }
 
@@ -205,8 +225,8 @@ void BlockRunner::let_others_run(Lane& self) {
 
 // One step of the thread that runs, by which its priority may fall: true.
 bool BlockRunner::step(const Lane& self) {
-    if (!priorities_.step(number_of(self))) return false;
-    warps_[self.warp].first = nullptr;
+    if (!priorities_.step()) return false;
+    lower_priority(self);
     return true;
 }
 
@@ -226,8 +246,7 @@ void BlockRunner::yield(Lane& self) {
     if (policy_ == Policy::Random) {
         next = pick_random();
     } else if (policy_ == Policy::Priority) {
-        priorities_.lower(number_of(self));
-        warps_[self.warp].first = nullptr;
+        lower_priority(self);
         next = pick_by_priority();
     } else {
         next = &pick_after(self, /*leave_warp=*/true);

@@ -56,11 +56,12 @@ struct Gathering {
 };
 
 struct Warp {
-    uint32_t exists;   // the last warp of a block may be partial
-    uint32_t started;  // has a fiber, or had one
-    uint32_t ready;    // could run: not waiting, not returned
-    uint32_t exited;   // returned from the kernel
-    Lane* first;       // the ready one of the highest priority; nullptr: not known
+    uint32_t exists;              // the last warp of a block may be partial
+    uint32_t started;             // has a fiber, or had one
+    uint32_t ready;               // could run: not waiting, not returned
+    uint32_t exited;              // returned from the kernel
+    uint8_t by_priority[kLanes];  // the lanes that exist, the highest first
+    int passed;                   // so many of these are not ready for certain
     int gathering_count;
     Gathering gatherings[kLanes];
     Exchange exchange;
@@ -152,6 +153,8 @@ class BlockRunner {
     Lane* pick_by_priority();
     Lane& first_by_priority(int warp);
     uint32_t priority(const Lane& lane) const;
+    void rank_lanes();
+    void lower_priority(const Lane& self);
     bool step(const Lane& self);
     Lane* pick_by(Random& random);
     Lane& pick_after(const Lane& self, bool leave_warp);

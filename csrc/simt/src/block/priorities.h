@@ -3,6 +3,7 @@
 // with the number of steps to the power of depth - 1.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -37,15 +38,10 @@ class Priorities {
 
     uint32_t operator[](int thread) const { return priority_[std::size_t(thread)]; }
 
-    // One step of the thread that runs. True: its priority fell.
-    bool step(int thread) {
+    // One step of the thread that runs. True: its priority falls now.
+    bool step() {
         ++steps_;
-        for (const uint32_t change : changes_) {
-            if (change != steps_) continue;
-            lower(thread);
-            return true;
-        }
-        return false;
+        return std::find(changes_.begin(), changes_.end(), steps_) != changes_.end();
     }
     void lower(int thread) { priority_[std::size_t(thread)] = --lowest_; }
 
