@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import planted_on_gpu as tool
+from planted import HERE, ROOT
 
 BAD_WRITE = """========= COMPUTE-SANITIZER
 ========= Invalid __global__ write of size 4 bytes
@@ -56,3 +58,22 @@ def test_totals_count_bugs_and_not_the_originals(monkeypatch: pytest.MonkeyPatch
     lines = tool.table(rows).splitlines()
     assert "of 2 bugs the executor finds 2, compute-sanitizer's four tools together 1." in lines[0]
     assert "| found | 2 | 0 | 1 | 0 | 0 |" == lines[-1]
+
+
+def test_no_constant_is_named_through_an_object() -> None:
+    # nvcc 13.0 hands {a, b, object.kConstant} to the host compiler as {((a), (b), (object.kConstant))},
+    # a list of one: a tensor of the planted split_kv had 64 bytes on a GPU and 1536 here.
+    through_object = re.compile(r"\b[a-z]\w*\.k[A-Z]\w*")
+    sources = [
+        path
+        for folder in (HERE, ROOT / "csrc")
+        for path in folder.rglob("*")
+        if path.suffix in (".cu", ".cuh", ".h")
+    ]
+    hits = {
+        f"{path.relative_to(ROOT)}: {hit[0]}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        for hit in through_object.finditer(line.partition("//")[0])
+    }
+    assert not hits
