@@ -84,6 +84,10 @@ def test_bug_is_found_with_its_lines(programs: Path, bug: Bug) -> None:
         and all(w in line and not line.partition(w)[2][:1].isdigit() for w in wanted if w)
     ]
     assert telling, f"wanted {bug.kind} with {wanted} in:\n{found}"
+    if bug.kind.startswith("race"):
+        assert (" bytes of shared array" in telling[0] or " shared memory" in telling[0]) == (
+            bug.memory == "shared"
+        )
 
 
 def test_there_are_enough_bugs_and_kernels() -> None:
