@@ -326,7 +326,7 @@ def addresses_runtime(session: nox.Session) -> dict[str, str]:
     """Environment in which Python can load such a build. The runtime must come first in a process,
     and intercepts of libstdc++ what is there when it starts."""
     query = (os.environ.get("CXX", "c++"), "-print-file-name=libasan.so")
-    runtime = str(session.run(*query, silent=True, log=False, external=True)).strip()
+    runtime = str(session.run(*query, silent=True, log=False)).strip()
     return {"LD_PRELOAD": f"{runtime}:libstdc++.so.6", "ASAN_OPTIONS": "detect_leaks=0"}
 
 
