@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -121,23 +121,29 @@ def run_cases(name: str, cases: int, last: Path, missing: int = 0) -> None:
     strategies.feed(run, op.name, cases, 0)
 
 
+def _be_child(name: str, cases: int, missing: int, last: Path, words: Path) -> NoReturn:
+    """Run the cases, and end without the interpreter's clean-up, which is the parent's."""
+    status = 1
+    try:
+        with words.open("w") as out:
+            os.dup2(out.fileno(), 2)
+            try:
+                run_cases(name, cases, last, missing)
+                status = 0
+            except BaseException:
+                traceback.print_exc(file=out)
+    finally:
+        os._exit(status)
+
+
 def in_child(name: str, cases: int, missing: int = 0) -> str | None:
     """What ended the process that ran the cases, if something did."""
     with tempfile.TemporaryDirectory() as folder:
         last, words = Path(folder, "case"), Path(folder, "words")
+        last.write_text("no case yet")
         pid = os.fork()
         if pid == 0:
-            status = 1
-            try:
-                with words.open("w") as out:
-                    os.dup2(out.fileno(), 2)
-                run_cases(name, cases, last, missing)
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
+            _be_child(name, cases, missing, last, words)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if status == 0:
             return None
