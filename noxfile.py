@@ -85,7 +85,8 @@ def mutants(session: nox.Session) -> None:
 def sanitize(session: nox.Session) -> None:
     """Judge the executor's kernels with every memory access checked [-- conformance's options].
 
-    Then the executor's own tests run under AddressSanitizer, each program a process of its own.
+    Then the executor's own tests and all kernels run under AddressSanitizer, each a process of its
+    own.
     """
     env = {"YAIE_EXTENSIONS": str(build_checked(session))}
     parallel = ("-n", "auto", "--dist", "worksteal", "-p", "no:benchmark")
@@ -98,6 +99,8 @@ def sanitize(session: nox.Session) -> None:
     configure(session, "csrc/simt", addresses, flags)
     session.run("cmake", "--build", str(addresses), env=build_env())
     session.run("ctest", "--test-dir", str(addresses / "tests"), "--output-on-failure")
+    env = {"YAIE_EXTENSIONS": str(build_with_addresses(session)), **addresses_runtime(session)}
+    session.run(python(session), "-m", "conformance.addresses", env=env)
 
 
 @nox.session(default=False)
@@ -309,6 +312,22 @@ def build_checked(session: nox.Session) -> Path:
     configure(session, ".", folder, "-DYAIE_CUDA=OFF", "-DYAIE_SIMT_CHECKED=ON")
     session.run("cmake", "--build", str(folder), "--target", "_simt", env=build_env())
     return folder / "cmake" / "simt"
+
+
+def build_with_addresses(session: nox.Session) -> Path:
+    """Build yaie/_simt with AddressSanitizer; the folder that holds it."""
+    folder = ROOT / "build" / f"addresses-{sys.implementation.cache_tag}-{platform.machine()}"
+    configure(session, ".", folder, "-DYAIE_CUDA=OFF", "-DCMAKE_CXX_FLAGS=-fsanitize=address")
+    session.run("cmake", "--build", str(folder), "--target", "_simt", env=build_env())
+    return folder / "cmake" / "simt"
+
+
+def addresses_runtime(session: nox.Session) -> dict[str, str]:
+    """Environment in which Python can load such a build. The runtime must come first in a process,
+    and intercepts of libstdc++ what is there when it starts."""
+    query = (os.environ.get("CXX", "c++"), "-print-file-name=libasan.so")
+    runtime = str(session.run(*query, silent=True, log=False)).strip()
+    return {"LD_PRELOAD": f"{runtime}:libstdc++.so.6", "ASAN_OPTIONS": "detect_leaks=0"}
 
 
 def native(session: nox.Session) -> dict[str, str]:

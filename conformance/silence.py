@@ -2,8 +2,9 @@
 
 Judges every ``simt.*`` kernel, with the checked build of the executor in FOLDER (`nox -s sanitize`
 builds it), on Cases of the conformance strategies until N were judged in all. Cases come in chunks,
-each drawn from a seed of its own; what is done stands in a file, for this build, so that a run goes
-on where the last one stopped. Ends with status 1 at the first fault, and prints it.
+each drawn from a seed of its own; ``--jobs`` processes judge those of several kernels at a time.
+What is done stands in a file, for this build, so that a run goes on where the last one stopped.
+Ends with status 1 at the first fault, and prints it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import json
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,11 +54,17 @@ class Log:
             if stored["build"] == build:
                 self.of = {name: Progress(**row) for name, row in stored["kernels"].items()}
 
-    def save(self) -> None:
-        """Write it down."""
+    def add(self, name: str, judged: int) -> None:
+        """One more chunk of a kernel is done. The file is whole at every moment."""
+        progress = self.of[name]
+        progress.chunks += 1
+        progress.judged += judged
         self._path.parent.mkdir(parents=True, exist_ok=True)
         rows = {name: asdict(progress) for name, progress in self.of.items()}
-        self._path.write_text(json.dumps({"build": self._build, "kernels": rows}, indent=1))
+        text = json.dumps({"build": self._build, "kernels": rows}, indent=1)
+        beside = self._path.with_suffix(".new")
+        beside.write_text(text)
+        beside.replace(self._path)
 
     @property
     def judged(self) -> int:
@@ -62,13 +72,13 @@ class Log:
         return sum(progress.judged for progress in self.of.values())
 
 
-def chosen(glob: str) -> Iterator[tuple[Op, Kernel]]:
-    """The executor's kernels whose "op kernel" fits the glob."""
+def chosen(glob: str) -> Iterator[str]:
+    """ "op kernel" of each of the executor's kernels that fits the glob."""
     for op in ops.OPS.values():
-        for kernel in op.kernels.values():
-            fits = fnmatch.fnmatchcase(f"{op.name} {kernel.name}", glob)
-            if kernel.name.startswith("simt.") and fits:
-                yield op, kernel
+        for kernel in op.kernels:
+            name = f"{op.name} {kernel}"
+            if kernel.startswith("simt.") and fnmatch.fnmatchcase(name, glob):
+                yield name
 
 
 def judge_chunk(judge: Judge, op: Op, kernel: Kernel, chunk: int) -> int:
@@ -87,31 +97,109 @@ def judge_chunk(judge: Judge, op: Op, kernel: Kernel, chunk: int) -> int:
     return judged
 
 
+judge: Judge
+"""That of a process that judges chunks."""
+
+
+def _begin() -> None:
+    """What such a process does first."""
+    global judge
+    kernels.load()
+    torch.set_num_threads(1)
+    judge = Judge()
+
+
+def _chunk(name: str, number: int) -> int:
+    """In such a process: the cases judged in chunk ``number`` of "op kernel"."""
+    op, kernel = name.split()
+    return judge_chunk(judge, ops.get(op), ops.get(op).kernels[kernel], number)
+
+
+class Ticker:
+    """Tells how far the run is: on one line of a terminal, else now and then on a new one."""
+
+    def __init__(self, wanted: int, before: int) -> None:
+        self._wanted, self._before = wanted, before
+        self._start = self._told = time.monotonic()
+        self._line = sys.stderr.isatty()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._start
+
+    def tell(self, judged: int) -> None:
+        """So many cases are judged now."""
+        now = time.monotonic()
+        if now - self._told < (0.5 if self._line else 30.0):
+            return
+        self._told = now
+        rate = (judged - self._before) / self.seconds
+        text = f"{judged} of {self._wanted} cases, {rate:.1f} a second"
+        if rate:
+            text += f", {(self._wanted - judged) / rate / 60:.0f} min left"
+        if self._line:
+            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._line:
+            print(file=sys.stderr)
+
+
+def judge_all(names: Sequence[str], log: Log, cases: int, seconds: float, jobs: int) -> None:
+    """Judge until ``cases`` were, or for so long; the kernel with the fewest first. A kernel has
+    one chunk under way at a time, so that those done are the first ones."""
+    ticker = Ticker(cases, log.judged)
+    running: dict[Future[int], str] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_begin) as pool:
+        while True:
+            busy = set(running.values())
+            idle = [name for name in names if name not in busy]
+            idle.sort(key=lambda name: log.of[name].judged)
+            for name in idle[: jobs - len(running)]:
+                expected = log.judged + CHUNK * len(running)
+                if expected < cases and ticker.seconds < seconds:
+                    running[pool.submit(_chunk, name, log.of[name].chunks)] = name
+            if not running:
+                break
+            for done in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                log.add(running.pop(done), done.result())
+            ticker.tell(log.judged)
+    ticker.end()
+
+
 def main() -> int:
-    """Judge until enough cases were judged, the kernel with the fewest first."""
+    """Judge until enough cases were judged."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cases", type=int, default=10_000, help="in all, earlier runs included")
     parser.add_argument("--kernel", default="*", metavar="GLOB", help='of "op kernel"')
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--log", type=Path, default=Path("build/silence.json"))
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes (default: one a core)",
+    )
     args = parser.parse_args()
     kernels.load()
-    torch.set_num_threads(1)
     executor = kernels.native.extension("simt")
     if not getattr(executor, "checked", False):
         raise SystemExit("YAIE_EXTENSIONS must name a checked build (nox -s sanitize makes one)")
     log = Log(args.log, str(getattr(executor, "build_id", "")))
-    start = time.monotonic()
-    names = {f"{op.name} {kernel.name}": (op, kernel) for op, kernel in chosen(args.kernel)}
+    names = list(chosen(args.kernel))
     for name in names:
         log.of.setdefault(name, Progress())
-    with Judge() as judge:
-        while log.judged < args.cases and time.monotonic() - start < 60 * args.minutes:
-            name = min(names, key=lambda n: log.of[n].judged)
-            progress = log.of[name]
-            progress.judged += judge_chunk(judge, *names[name], progress.chunks)
-            progress.chunks += 1
-            log.save()
+    try:
+        judge_all(names, log, args.cases, 60 * args.minutes, args.jobs)
+    except AssertionError as fault:
+        print(fault)
+        return 1
     for name in names:
         print(f"{name:40} {log.of[name].judged:6} cases")
     print(f"{log.judged} cases of {len(names)} kernels, no finding")

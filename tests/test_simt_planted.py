@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -84,6 +85,9 @@ def test_bug_is_found_with_its_lines(programs: Path, bug: Bug) -> None:
         and all(w in line and not line.partition(w)[2][:1].isdigit() for w in wanted if w)
     ]
     assert telling, f"wanted {bug.kind} with {wanted} in:\n{found}"
+    if bug.kind.startswith("race"):
+        in_shared = re.search(r"of (shared array|dynamic shared memory|variable) ?", telling[0])
+        assert bool(in_shared) == (bug.memory == "shared")
 
 
 def test_there_are_enough_bugs_and_kernels() -> None:

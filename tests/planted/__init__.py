@@ -33,6 +33,8 @@ class Bug:
     lines: tuple[str, ...] = ()
     says: str = ""
     where: str = ""
+    memory: str = "shared"
+    """Of a race: "shared" or "global"."""
 
     @property
     def source(self) -> Path:

@@ -5,6 +5,8 @@
 
 #include "common/attention.cuh"
 
+// Say Batch::kDim, not batch.kDim: nvcc 13.0 hands {a, b, batch.kDim} to the host compiler as
+// {((a), (b), (batch.kDim))}, a list of one.
 template <class T, int dim>
 struct BatchOf {
     static constexpr int kTokens = 3, kHeads = 4, kKvHeads = 2, kDim = dim, kPage = 8, kPages = 10;

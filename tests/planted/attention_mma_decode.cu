@@ -6,15 +6,17 @@
 static void launch() {
     using namespace yaie::paged_attention;
     using Tile = DecodeTile<__half, 64>;
-    BatchOf<__half, 40> batch;
+    using HalfBatch = BatchOf<__half, 40>;
+    HalfBatch batch;
     const int blocks = 2;
-    Tensor<float> part_out("part_out", {2 * blocks, 16, batch.kDim}, {}, simt::Role::workspace);
+    Tensor<float> part_out("part_out", {2 * blocks, 16, HalfBatch::kDim}, {},
+                           simt::Role::workspace);
     Tensor<float> part_lse("part_lse", {2 * blocks, 16}, {}, simt::Role::workspace);
     Tensor<int> begun("begun", {blocks, 5}, {}, simt::Role::workspace);
     const DecodeParams p{batch.q.data(),
-                         batch.kHeads * batch.kDim,
-                         batch.kDim,
-                         batch.kHeads,
+                         HalfBatch::kHeads * HalfBatch::kDim,
+                         HalfBatch::kDim,
+                         HalfBatch::kHeads,
                          2,
                          batch.out.data(),
                          batch.lse.data(),
@@ -23,7 +25,7 @@ static void launch() {
                          begun.data()};
     SIMT_LAUNCH(mma_decode<Tile>, blocks, Tile::kThreads, Tile::kSharedBytes, nullptr, p,
                 batch.paged(), batch.options());
-    SIMT_LAUNCH(merge_pieces<__half>, blocks, 32 * Tile::kRows, 0, nullptr, p, batch.kDim);
+    SIMT_LAUNCH(merge_pieces<__half>, blocks, 32 * Tile::kRows, 0, nullptr, p, HalfBatch::kDim);
     batch.check_results();
 }
 

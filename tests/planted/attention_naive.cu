@@ -3,10 +3,10 @@
 
 static void launch() {
     Batch batch;
-    SIMT_LAUNCH(yaie::paged_attention::naive<float>, batch.kTokens * batch.kHeads, 64,
-                2 * batch.kDim * sizeof(float), nullptr, batch.out.data(), batch.lse.data(),
-                batch.q.data(), batch.kHeads * batch.kDim, batch.kDim, batch.kHeads, batch.paged(),
-                batch.options());
+    SIMT_LAUNCH(yaie::paged_attention::naive<float>, Batch::kTokens * Batch::kHeads, 64,
+                2 * Batch::kDim * sizeof(float), nullptr, batch.out.data(), batch.lse.data(),
+                batch.q.data(), Batch::kHeads * Batch::kDim, Batch::kDim, Batch::kHeads,
+                batch.paged(), batch.options());
     batch.check_results();
 }
 

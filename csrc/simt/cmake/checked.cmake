@@ -24,8 +24,10 @@ set(SIMT_INSTRUMENT
     -fsanitize=undefined -fno-sanitize=vptr,object-size
     # A local variable that was given no value holds one that shows in the results.
     -ftrivial-auto-var-init=pattern
-    # Copies of known size stay calls, which the linker hands to the hooks.
-    -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset -fno-builtin-memcmp)
+    # Copies of known size stay calls, which the linker hands to the hooks. Ubuntu's g++ defines
+    # _FORTIFY_SOURCE, whose headers put an inline function or __memcpy_chk in the place of memcpy.
+    -U_FORTIFY_SOURCE -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset
+    -fno-builtin-memcmp)
 foreach(flag IN LISTS SIMT_INSTRUMENT)
   target_compile_options(
     simt

@@ -246,6 +246,54 @@ TEST(limits_of_shared_memory) {
     CHECK_FAULT("dynamic shared memory", RUN(asks_for_dynamic, 1, 1, 16, 6), "alignment 4");
 }
 
+// ---- Alignment ----------------------------------------------------------------------------------
+
+constexpr int kCopies = __LINE__;
+template <int bytes>
+__global__ void copies(const char* in, int to, int from) {
+    SIMT_SHARED(uint4, tile, [4]);
+    simt::cp_async<bytes>(reinterpret_cast<char*>(tile) + to, in + from);
+    simt::cp_async_wait_all();
+}
+
+constexpr int kMatrixRows = __LINE__;
+template <bool stores>
+__global__ void matrix_rows(int offset) {
+    SIMT_SHARED(uint4, tile, [10]);
+    uint32_t r[1] = {};
+    if (threadIdx.x < 10) tile[threadIdx.x] = make_uint4(0, 0, 0, 0);
+    __syncwarp();
+    char* row = reinterpret_cast<char*>(tile + threadIdx.x % 8) + offset;
+    if (stores)
+        simt::stmatrix<1>(row, r);
+    else
+        simt::ldmatrix<1>(r, row);
+}
+
+__global__ void shifted_mbarrier(int offset) {
+    SIMT_SHARED(uint64_t, barriers, [2]);
+    simt::mbarrier_init(reinterpret_cast<uint64_t*>(reinterpret_cast<char*>(barriers) + offset), 1);
+}
+
+TEST(misaligned_accesses_of_instructions) {
+    alignas(16) static const char in[64] = {};
+    CHECK_FAULT("none", RUN(copies<16>, 1, 1, 0, in, 16, 32), "");
+    CHECK_FAULT("none", RUN(copies<4>, 1, 1, 0, in, 4, 12), "");
+    CHECK_FAULT("misaligned access", RUN(copies<16>, 1, 1, 0, in, 8, 0), line(kCopies + 4),
+                "multiple of 16", "thread (0,0,0)");
+    CHECK_FAULT("misaligned access", RUN(copies<16>, 1, 1, 0, in, 0, 8), line(kCopies + 4));
+    CHECK_FAULT("misaligned access", RUN(copies<8>, 1, 1, 0, in, 0, 4), line(kCopies + 4));
+    CHECK_FAULT("misaligned access", RUN(copies<4>, 1, 1, 0, in, 2, 0), line(kCopies + 4));
+    CHECK_FAULT("none", RUN(matrix_rows<false>, 1, 32, 0, 0), "");
+    CHECK_FAULT("none", RUN(matrix_rows<true>, 1, 32, 0, 16), "");
+    CHECK_FAULT("misaligned access", RUN(matrix_rows<false>, 1, 32, 0, 8), line(kMatrixRows + 11),
+                "multiple of 16");
+    CHECK_FAULT("misaligned access", RUN(matrix_rows<true>, 1, 32, 0, 2), line(kMatrixRows + 9),
+                "multiple of 16");
+    CHECK_FAULT("none", RUN(shifted_mbarrier, 1, 1, 0, 8), "");
+    CHECK_FAULT("misaligned access", RUN(shifted_mbarrier, 1, 1, 0, 4), "multiple of 8");
+}
+
 // ---- After a fault ------------------------------------------------------------------------------
 
 __global__ void count(int* counter) {

@@ -82,7 +82,8 @@ void yield(Site site);
 enum class Scope : uint8_t { block, device, system };
 
 // An access that the executor makes on a thread's behalf: to any memory, to shared memory only, and
-// as an asynchronous copy to shared memory. The address must be aligned to `bytes`.
+// as an asynchronous copy to shared memory. An address that is not aligned to `bytes` stops the
+// block in every build.
 #if defined(SIMT_CHECKED)
 void note_access(const void* address, std::size_t bytes, bool write, Site site);
 void note_shared_access(const void* address, std::size_t bytes, bool write, Site site);
@@ -90,9 +91,16 @@ void note_copy(void* to, std::size_t bytes, Site site);
 // A load through the cache for constant data, before the load itself.
 void note_constant_load(const void* address, std::size_t bytes, Site site);
 #else
-inline void note_access(const void*, std::size_t, bool, Site) {}
-inline void note_shared_access(const void*, std::size_t, bool, Site) {}
-inline void note_copy(void*, std::size_t, Site) {}
+[[noreturn]] void fail_misaligned(const void* address, std::size_t bytes, Site site);
+inline void note_access(const void* address, std::size_t bytes, bool, Site site) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0) fail_misaligned(address, bytes, site);
+}
+inline void note_shared_access(const void* address, std::size_t bytes, bool write, Site site) {
+    note_access(address, bytes, write, site);
+}
+inline void note_copy(void* to, std::size_t bytes, Site site) {
+    note_access(to, bytes, true, site);
+}
 inline void note_constant_load(const void*, std::size_t, Site) {}
 #endif
 

@@ -44,6 +44,18 @@ void fail(const char* kind, const char* text, const char* advice, Site site) {
     self.runner->fail(self, kind, text, advice, site);
 }
 
+#if !defined(SIMT_CHECKED)
+void fail_misaligned(const void* address, std::size_t bytes, Site site) {
+    const std::string needed = std::to_string(bytes);
+    const std::string beyond = std::to_string(reinterpret_cast<uintptr_t>(address) % bytes);
+    const Lane& self = current_lane();
+    self.runner->fail(
+        self, "misaligned access",
+        needed + " bytes at an address that lies " + beyond + " beyond a multiple of " + needed,
+        "The block was stopped before the access, as on a GPU.", site);
+}
+#endif
+
 Fault BlockRunner::describe_exception(const Lane& self, const char* what) const {
     return describe("exception", of_thread(self), {nullptr, 0},
                     "the kernel threw: " + std::string(what),

@@ -33,6 +33,9 @@ struct Access {
     unsigned thread() const { return unsigned(stamp) & ((1u << kThreadBits) - 1); }
     uint32_t flags() const { return clock & ((1u << kFlagBits) - 1); }
     uint32_t time() const { return clock >> kFlagBits; }
+    bool operator==(const Access& that) const {
+        return ((stamp ^ that.stamp) | (clock ^ that.clock) | (where ^ that.where)) == 0;
+    }
 };
 
 // The last write, and two other accesses since: reads, or an atomic update that another thread's has
@@ -41,6 +44,10 @@ struct Access {
 struct Cell {
     Access write;
     Access other[2];
+
+    bool operator==(const Cell& that) const {
+        return write == that.write && other[0] == that.other[0] && other[1] == that.other[1];
+    }
 };
 
 constexpr uint64_t make_stamp(uint32_t serial, uint32_t epoch, unsigned thread) {

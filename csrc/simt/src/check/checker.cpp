@@ -207,11 +207,28 @@ void Checker::touch(Granules& granules, uintptr_t address, std::size_t bytes, ui
     const Access now{order_.stamp(), order_.clock() | flags, where};
     Cell* cell = granules.cells + (offset >> granules.shift);
     Cell* const last = granules.cells + ((offset + bytes - 1) >> granules.shift);
-    for (; cell <= last; ++cell) touch_cell(*cell, flags, now, since, fresh_since, address, bytes);
+    if (cell == last)
+        touch_cell(*cell, flags, now, since, fresh_since, address, bytes);
+    else
+        touch_cells(cell, last, flags, now, since, fresh_since, address, bytes);
 }
 
-inline void Checker::touch_cell(Cell& cell, uint32_t flags, const Access& now, uint64_t since,
-                                uint64_t fresh_since, uintptr_t address, std::size_t bytes) {
+// The granules of a wide access have mostly the same past, and so have the same future.
+void Checker::touch_cells(Cell* cell, Cell* last, uint32_t flags, const Access& now, uint64_t since,
+                          uint64_t fresh_since, uintptr_t address, std::size_t bytes) {
+    for (; cell <= last; ++cell) {
+        const Cell past = *cell;
+        touch_cell(*cell, flags, now, since, fresh_since, address, bytes);
+        const Cell& present = *cell;
+        while (cell < last && cell[1] == past) *++cell = present;
+    }
+}
+
+__attribute__((always_inline)) inline void Checker::touch_cell(Cell& cell, uint32_t flags,
+                                                               const Access& now, uint64_t since,
+                                                               uint64_t fresh_since,
+                                                               uintptr_t address,
+                                                               std::size_t bytes) {
     const bool reads = !(flags & kWrites) || (flags & (kAtomic | kVolatile)) == kAtomic;
     if (reads && cell.write.stamp < fresh_since)
         report(kUninitialised, address, bytes, flags, now.where,
@@ -241,7 +258,8 @@ inline void Checker::touch_cell(Cell& cell, uint32_t flags, const Access& now, u
     remember(cell, now, since);
 }
 
-inline bool Checker::conflicts(const Access& past, uint32_t flags, uint64_t since) const {
+__attribute__((always_inline)) inline bool Checker::conflicts(const Access& past, uint32_t flags,
+                                                              uint64_t since) const {
     if (past.stamp < since) return false;
     const uint32_t before = past.clock;
     if (before & kPending) return true;  // whoever touches it, even who began the copy

@@ -107,6 +107,8 @@ class Checker {
     // of this memory's life as far as races go; `fresh_since`: as far as values go.
     void touch(Granules& granules, uintptr_t address, std::size_t bytes, uint32_t flags,
                Where where, uint64_t since, uint64_t fresh_since);
+    void touch_cells(Cell* first, Cell* last, uint32_t flags, const Access& now, uint64_t since,
+                     uint64_t fresh_since, uintptr_t address, std::size_t bytes);
     void touch_cell(Cell& cell, uint32_t flags, const Access& now, uint64_t since,
                     uint64_t fresh_since, uintptr_t address, std::size_t bytes);
     bool conflicts(const Access& past, uint32_t flags, uint64_t since) const;

@@ -29,7 +29,7 @@ class Order {
     uint32_t clock() const { return clocks_[thread_] << kFlagBits; }
 
     // Whether an access of this launch comes before whatever the current thread does now.
-    bool precedes(const Access& past) const {
+    __attribute__((always_inline)) bool precedes(const Access& past) const {
         const uint64_t difference = past.stamp ^ stamp_;
         if (difference >> 32) return acquired(past);
         if (difference == 0 || difference >> kThreadBits) return true;
