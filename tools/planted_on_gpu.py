@@ -2,7 +2,7 @@
 
     python tools/planted_on_gpu.py build [--folder DIR] [--jobs N]    here or there: needs nvcc
     python tools/planted_on_gpu.py run [--folder DIR] [--jobs N] [--out DIR]    needs a GPU
-    python tools/planted_on_gpu.py page --from planted.json    anywhere: writes docs/planted.md
+    python tools/planted_on_gpu.py page --from planted.json    anywhere: writes docs/simt/planted.md
 
 `build` compiles each program of tests/planted for sm_90 (--arch for others), clean and with each
 bug. `run` gives each to memcheck, racecheck, initcheck and synccheck, and writes what they said to
@@ -281,7 +281,7 @@ def page(result: dict[str, Any]) -> str:
 HEAD = """# Who finds the planted bugs
 
 The bugs of `tests/planted/bugs.toml`, one at a time in a correct kernel, given to the checked build
-of the executor ([simt.md](simt.md); it needs no GPU) and to the four tools of compute-sanitizer.
+of the executor ([simt.md](../simt.md); it needs no GPU) and to the four tools of compute-sanitizer.
 A tool has found a bug if it says something that it does not say of the program without the bug;
 that the program hangs is not enough. Made by `tools/planted_on_gpu.py`
 ({gpu}; {date}).
@@ -347,7 +347,7 @@ def main() -> int:
     command = commands.add_parser("page")
     command.set_defaults(call=write_page)
     command.add_argument("--from", type=Path, required=True, dest="results", metavar="JSON")
-    command.add_argument("--page", type=Path, default=ROOT / "docs" / "planted.md")
+    command.add_argument("--page", type=Path, default=ROOT / "docs" / "simt" / "planted.md")
     args = parser.parse_args()
     result: int = args.call(args)
     return result

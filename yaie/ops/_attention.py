@@ -310,6 +310,17 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "head dim no multiple of 32": lambda c: c.D % 32 != 0,
     "window left 0": lambda c: c.window[0] == 0,
     "no causal mask": lambda c: not c.causal and any(n > 1 for n in c.q_lens),
+    "a window that begins inside a later tile of 64 keys": lambda c: (
+        c.window[0] >= 0
+        and any(
+            q and n - q - c.window[0] > 64 and (n - q - c.window[0]) % 64
+            for q, n in zip(c.q_lens, c.kv_lens, strict=True)
+        )
+    ),
+    "a window that moves on by more than 64 keys": lambda c: (
+        c.window[0] >= 0
+        and any(q > 64 and n - c.window[0] > 65 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
     "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
     "that to the right, behind the first key": lambda c: (
