@@ -317,9 +317,9 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
             for q, n in zip(c.q_lens, c.kv_lens, strict=True)
         )
     ),
-    "a window that moves on by more than 64 keys": lambda c: (
+    "a window that moves on by more than 128 keys": lambda c: (
         c.window[0] >= 0
-        and any(q > 64 and n - c.window[0] > 65 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+        and any(q > 128 and n - c.window[0] > 129 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
     ),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
     "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
