@@ -205,3 +205,12 @@ def test_the_printed_line_works_in_a_shell(capsys: Any, monkeypatch: pytest.Monk
     )
     assert 1 == done.returncode
     assert "fails the check 'exact'" in done.stdout
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "yaie.cli", "ops", "paged_attention"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert b"" == process.stderr.read()
+    assert 1 == process.returncode
