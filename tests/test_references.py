@@ -59,13 +59,13 @@ DEFECTS = (
     ),
     Defect(
         "append_kv", "the_order_of_tokens_means_nothing",
-        "append_kv", "k_cache[slot // page_size, slot % page_size]",
-        "k_cache[t // page_size, t % page_size]",
+        "append_kv", "= k[stored]",
+        "= k[stored].flip(0)",
     ),
     # a token of slot -1 is written to the last slot
     Defect(
         "append_kv", "skipped_tokens_may_be_left_out",
-        "append_kv", "if slot >= 0:", "if slot >= -1:",
+        "append_kv", "slots >= 0, k_cache", "slots >= -1, k_cache",
     ),
     Defect(
         "copy_blocks", "a_copy_reads_before_it_writes",
