@@ -255,7 +255,13 @@ def measured(
         recorder.measured("attempt", {"op": op, "kernel": kernel, "workload": workload})
 
     progress.begin(row)
-    data = record(row, session.run(row, announce), session.machine.name)
+    try:
+        outcome = session.run(row, announce)
+    except RuntimeError as error:
+        if not session.machine.lost():
+            raise
+        outcome = Outcome("error", f"{type(error).__name__}: {error}")
+    data = record(row, outcome, session.machine.name)
     if pytestconfig.getoption("--ncu") and _can_be_profiled(row, data):
         data["notes"]["ncu"] = ncu.profile(*row.key)
     recorder.measured("timing", data)

@@ -294,9 +294,9 @@ MUTANTS = {
         ("if not params.ignore_eos and token in", "if token in"),
     ),
     "one-token-more": _mutant(
-        "engine",
+        "scheduler",
         "One token more is said than max_tokens",
-        ("sequence.length == sequence.longest", "sequence.length > sequence.longest"),
+        ("self.length == len(self._tokens)", "self.length > len(self._tokens)"),
     ),
     "no-number-is-a-token": _mutant(
         "engine",

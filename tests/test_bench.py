@@ -18,8 +18,9 @@ import cheats
 import pytest
 import torch
 
+from benchmarks import __main__ as program
 from benchmarks.__main__ import main as command_line
-from benchmarks.clock import Allowance, Cpu, Timing
+from benchmarks.clock import LOST, Allowance, Cpu, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
 from benchmarks.timing import rows, serving
@@ -426,6 +427,19 @@ def test_pytest_benchmark_has_exactly_our_samples(tmp_path: Path) -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
     (found,) = json.loads(out.read_text())["benchmarks"]
     assert sorted(SAMPLES) == sorted(found["stats"]["data"])
+
+
+def test_a_lost_device_is_left_to_another_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    statuses = [LOST, -6, 1]
+
+    def process(*args: Any, **options: Any) -> Any:
+        return subprocess.CompletedProcess(args, statuses.pop(0))
+
+    monkeypatch.setattr(program.subprocess, "run", process)
+    args, rest = program.parser().parse_known_args([f"--out={tmp_path}"])
+    assert (1, []) == (program.time_rows(args, rest, "run"), statuses)
 
 
 def test_a_row_that_took_its_process_down_is_a_crash() -> None:

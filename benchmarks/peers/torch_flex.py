@@ -7,11 +7,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from benchmarks.peers.batches import Attention, Group
+from benchmarks.peers.batches import Attention, Group, Mask
 from benchmarks.peers.torch_sdpa import HALF, ON_TENSOR_CORES, Limits, further, register_dense
 from yaie.op import Call
 
@@ -21,6 +22,7 @@ RECOMPILED = 64
 
 COMPILED: set[Hashable] = set()
 """Shapes and options that were."""
+BLOCK_MASKS: WeakKeyDictionary[Mask, Any] = WeakKeyDictionary()
 ONE_KERNEL = {"FORCE_USE_FLEX_ATTENTION": True}
 """Its kernel for few queries does not take every group of heads."""
 
@@ -47,7 +49,14 @@ def compiled() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-@functools.lru_cache(maxsize=16)
+def block_mask_of(group: Group, q_len: int, kv_len: int, how: Attention, device: Any) -> Any:
+    """As long as the group's mask lives: a recorded CUDA graph reads it."""
+    mask = group.mask
+    if mask not in BLOCK_MASKS:
+        BLOCK_MASKS[mask] = block_mask((q_len, kv_len, mask.first), how, device)
+    return BLOCK_MASKS[mask]
+
+
 def block_mask(shape: tuple[int, int, int], how: Attention, device: torch.device) -> Any:
     """Which blocks of keys each block of queries keeps: ``shape`` holds the queries, the keys, and
     the position of the first query among them. A part of the plan, like every mask."""
@@ -77,8 +86,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention) -> tuple
     """A group through flex_attention."""
     mask = None
     if group.mask.keep is not None:
-        shape = (q.shape[1], k.shape[1], group.mask.first)
-        mask = block_mask(shape, how, q.device)
+        mask = block_mask_of(group, q.shape[1], k.shape[1], how, q.device)
     heads = tuple(x.transpose(1, 2) for x in (q, k, v))
     options = {"score_mod": capped(how.softcap), "block_mask": mask, "scale": how.scale}
     options |= {"enable_gqa": True, "return_lse": True, "kernel_options": ONE_KERNEL}

@@ -104,7 +104,6 @@ class Engine:
         self._sampler = Sampler(model.device)
         self._sequences: dict[str, Sequence] = {}
         self._streams: dict[str, list[Output]] = {}
-        self._eos_ids = frozenset(model.config.eos_ids)
         self._ids = itertools.count()
         self._graphs: DecodeGraphs | None = None
         if on_gpu and _may_be_recorded(kernels) if cuda_graphs is None else cuda_graphs:
@@ -270,9 +269,9 @@ class Engine:
         params = sequence.request.params
         if token in params.stop_ids:
             return STOP
-        if not params.ignore_eos and token in self._eos_ids:
+        if not params.ignore_eos and token in self.model.config.eos_ids:
             return STOP
-        return LENGTH if sequence.length == sequence.longest else None
+        return LENGTH if sequence.is_full else None
 
     def _end(self, sequence: Sequence, reason: str, error: str | None = None) -> Completion:
         request = sequence.request

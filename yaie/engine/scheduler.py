@@ -35,7 +35,6 @@ class Sequence:
         "cached",
         "computed",
         "length",
-        "longest",
         "node",
         "pages",
         "prefill",
@@ -46,7 +45,7 @@ class Sequence:
     )
 
     def __init__(self, request: Request, page_size: int) -> None:
-        self.longest = longest = len(request.prompt) + request.params.max_tokens
+        longest = len(request.prompt) + request.params.max_tokens
         self.request = request
         self._tokens = np.empty(longest, np.int32)
         self._tokens[: len(request.prompt)] = request.prompt
@@ -68,6 +67,11 @@ class Sequence:
     def generated(self) -> int:
         """How many tokens it has said."""
         return self.length - len(self.request.prompt)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has said all that it may."""
+        return self.length == len(self._tokens)
 
     @property
     def output(self) -> Tokens:
