@@ -24,11 +24,12 @@ from benchmarks.clock import LOST, Allowance, Cpu, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
 from benchmarks.timing import rows, serving
-from benchmarks.timing.inputs import TOO_LARGE, Inputs
+from benchmarks.timing.inputs import TOO_LARGE, BenchFill, Inputs
 from benchmarks.timing.progress import in_words, minutes
 from benchmarks.timing.rows import Outcome, Row, Session
 from benchmarks.timing.serving import Workload
 from yaie import ops
+from yaie.arena import Arena
 from yaie.check import Judge
 from yaie.op import Kernel, Op
 
@@ -271,6 +272,12 @@ def test_the_audit_has_other_contents_of_the_same_shapes() -> None:
     for r in results[1:]:
         r[0].copy_(results[0][0])
     assert inputs.audit(eager(), results).check == "timed outputs"
+
+
+def test_rows_of_large_inputs_do_not_repeat() -> None:
+    """A key that occurs 32 times brings 32 times the same rounding error, which fails a right kernel."""
+    keys = BenchFill(Arena(1 << 26), 0).normal(20_000, 8, 128)
+    assert len({row.tobytes() for row in keys.numpy().reshape(-1, 8 * 128)}) == len(keys)
 
 
 def test_memory_bounds_the_copies() -> None:

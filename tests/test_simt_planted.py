@@ -61,6 +61,14 @@ def line_with(text: str, part: str) -> int:
     return text[: text.index(part) + len(part)].count("\n") + 1
 
 
+def place(part: str, name: str, text: str) -> str:
+    """file:line of a text: `FILE > text`, or one of the bug's own file."""
+    file, separator, elsewhere = part.partition(" > ")
+    if separator:
+        return f"{Path(file).name}:{line_with((ROOT / file).read_text(), elsewhere)}"
+    return f"{name}:{line_with(text, part)}"
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_correct_kernels_are_clean(programs: Path, program: str) -> None:
     assert output(programs / f"clean-{program}").strip() in ("clean", "right")
@@ -75,7 +83,7 @@ def test_bug_is_found_with_its_lines(programs: Path, bug: Bug) -> None:
     else:
         own = bug.source == ROOT / bug.file
         name, text = "program.cu" if own else Path(bug.file).name, bug.mutated
-    lines = [f"{name}:{line_with(text, part)}" for part in bug.lines]
+    lines = [place(part, name, text) for part in bug.lines]
     wanted = [*lines, bug.says]
     kinds = bug.kind.split("|")
     telling = [

@@ -28,7 +28,9 @@ from yaie.worker.execution import viewed
 
 ARENA_BYTES = 16 << 30
 """Address space for one workload; pages take memory once they are touched."""
-NORMALS = 1 << 22
+NORMALS = (1 << 22) - 3
+"""A prime: a pool of 2^22 would give every key of a long context many times, and with it the same
+rounding error, where budgets reckon with independent ones."""
 MOST_COPIES = 256
 ALIGNMENT = 512
 """Of every copy, in bytes, as an allocator of GPU memory has it."""
@@ -40,8 +42,8 @@ Given = Mapping[str, Any]
 
 
 class BenchFill(Fill):
-    """Draws large normal tensors from a pool: the values repeat after four million, which no kernel
-    can use, and drawing takes a tenth of the time."""
+    """Draws large normal tensors from a pool: the values repeat after four million (though never the
+    rows), which no kernel can use, and drawing takes a tenth of the time."""
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32."""

@@ -25,6 +25,7 @@
 
 #include <math.h>
 
+#include "common/attention_mma.cuh"
 #include "common/row_tile.cuh"
 
 namespace yaie::attention {
@@ -55,8 +56,6 @@ struct PrefillTile {
     static_assert(kThreads >= kRows && kThreads >= kKeys, "a thread a row, and a thread a key");
 };
 
-constexpr float kSlack = 8.0f;  // log2 of how far P may pass 1
-
 struct PrefillParams {
     const void* q;
     int64_t q_stride, q_head_stride;
@@ -67,17 +66,6 @@ struct PrefillParams {
 };
 
 // ---- Shared memory ------------------------------------------------------------------------------
-
-// Where 16 bytes of a row stand in a tile [rows,kDim]: the same chunk of eight rows in a row lies in
-// different banks, so that ldmatrix reads them without conflict.
-template <class Tile>
-__device__ int chunk_offset(int row, int chunk) {
-    return row * Tile::kDim + ((chunk ^ (row % 8)) * Tile::kChunk);
-}
-
-// 2 * k chunks further along a row, from chunk 0 or 1. The swizzle reaches over eight chunks: within
-// them a step is an exclusive or, beyond them an addition, which costs no register.
-__device__ inline int along(int offset, int k) { return (offset ^ (k % 4 * 16)) + k / 4 * 64; }
 
 // Copies the rows of a tile [kRows,kDim] of Q; what is no row or column is zero.
 template <class Tile>
@@ -122,7 +110,7 @@ struct KeyRows<Tile, Packed> {
         shared[1] = static_cast<const T*>(kv.v) + first * kv.v_stride + t.head * kv.v_head_stride;
     }
     __device__ void fetch(const Packed&, const RowTile&, int) {}
-    __device__ void publish(int) const {}
+    __device__ void publish(const Packed&, int) const {}
     __device__ int token(int tile, int key) const { return tile * Tile::kKeys + key; }
     __device__ const T* k(const Packed&) const { return starts[0]; }
     __device__ const T* v(const Packed&) const { return starts[1]; }
@@ -131,28 +119,32 @@ struct KeyRows<Tile, Packed> {
     __device__ int v_stride(const Packed& kv) const { return static_cast<int>(kv.v_stride); }
 };
 
-// Keys in pages: a thread a key looks its slot up a tile before the copies want it, and leaves it in
-// shared memory for all who copy a part of that row.
+// Keys in pages: a thread a key looks its page up a tile before the copies want it, and then leaves
+// the slot in shared memory for all who copy a part of that row. Nothing is computed with a page
+// before: a warp would stop there until it has come.
 template <class Tile>
 struct KeyRows<Tile, Paged> {
     using T = typename Tile::T;
-    int64_t* slots;  // [kStages,kKeys]
-    int64_t held;
-    int64_t head;  // its offset in a row of the cache
+    int64_t* slots;    // [kStages,kKeys]
+    int page, offset;  // of the key looked up last
+    int64_t head;      // its offset in a row of the cache
 
     __device__ KeyRows(const Paged& kv, const RowTile& t)
-        : held(0), head(int64_t(t.head) * kv.dim) {
+        : page(0), offset(0), head(int64_t(t.head) * kv.dim) {
         SIMT_SHARED(int64_t, shared, [Tile::kStages * Tile::kKeys]);
         slots = shared;
     }
     __device__ void fetch(const Paged& kv, const RowTile& t, int tile) {
         const int key = tile * Tile::kKeys + threadIdx.x;
-        if (threadIdx.x < Tile::kKeys && key < t.keys)
-            held = kv.slot(t.sequence, t.first_key + key);
+        if (threadIdx.x >= Tile::kKeys || key >= t.keys) return;
+        const int position = t.first_key + key;
+        page = kv.block_table[t.sequence * kv.table_stride + position / kv.page_size];
+        offset = position % kv.page_size;
     }
-    __device__ void publish(int tile) const {
+    __device__ void publish(const Paged& kv, int tile) const {
         if (threadIdx.x < Tile::kKeys)
-            slots[tile % Tile::kStages * Tile::kKeys + threadIdx.x] = held;
+            slots[tile % Tile::kStages * Tile::kKeys + threadIdx.x] =
+                int64_t(page) * kv.page_size + offset;
     }
     __device__ int64_t token(int tile, int key) const {
         return slots[tile % Tile::kStages * Tile::kKeys + key];
@@ -183,7 +175,7 @@ __device__ void copy_keys(typename Tile::T* stage, const KV& kv, const KeyRows<T
     }
 }
 
-// ---- Arithmetic of a warp -----------------------------------------------------------------------
+// ---- Rows of a warp -----------------------------------------------------------------------------
 
 // The rows of a warp, and which keys they keep.
 struct WarpRows {
@@ -199,182 +191,6 @@ __device__ inline WarpRows rows_of_warp(int first, int most, const RowTile& t, i
     const Keys top = t.kept(first, group, options);
     const Keys bottom = t.kept(first + count - 1, group, options);
     return {count, {top.first, bottom.last}, {bottom.first, top.last}};
-}
-
-// What a warp has so far. In a fragment of an mma, a lane has rows lane / 4 and lane / 4 + 8, and
-// columns 2 * (lane % 4) and the next.
-template <class Tile>
-struct Accumulator {
-    float out[Tile::kMmaRows][Tile::kDim / 8][4];  // sum of P V
-    float most[Tile::kMmaRows][2];   // what scores are taken relative to; -inf: no key yet
-    float total[Tile::kMmaRows][2];  // sum of P, of this lane's columns
-
-    __device__ void clear() {
-#pragma unroll
-        for (int m = 0; m < Tile::kMmaRows; ++m) {
-#pragma unroll
-            for (int n = 0; n < Tile::kDim / 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) out[m][n][e] = 0.0f;
-            most[m][0] = most[m][1] = -INFINITY;
-            total[m][0] = total[m][1] = 0.0f;
-        }
-    }
-};
-
-template <class Tile>
-using Scores = float[Tile::kMmaRows][Tile::kKeys / 8][4];
-
-// scores [rows,kKeys] = Q [rows,kDim] K^T [kKeys,kDim]
-template <class Tile>
-__device__ void multiply_keys(Scores<Tile>& score, const typename Tile::T* q_rows,
-                              const typename Tile::T* k_tile) {
-    using T = typename Tile::T;
-    const int lane = threadIdx.x % 32;
-    const int q_at = chunk_offset<Tile>(lane % 16, lane / 16);
-    const int k_at = chunk_offset<Tile>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int n = 0; n < Tile::kKeys / 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) score[m][n][e] = 0.0f;
-#pragma unroll
-    for (int k = 0; k < Tile::kDim / 16; ++k) {
-        uint32_t a[Tile::kMmaRows][4];
-#pragma unroll
-        for (int m = 0; m < Tile::kMmaRows; ++m)
-            simt::ldmatrix<4>(a[m], q_rows + along(q_at, k) + m * 16 * Tile::kDim);
-#pragma unroll
-        for (int n = 0; n < Tile::kKeys / 16; ++n) {
-            uint32_t b[4];  // 16 keys
-            simt::ldmatrix<4>(b, k_tile + along(k_at, k) + n * 16 * Tile::kDim);
-#pragma unroll
-            for (int m = 0; m < Tile::kMmaRows; ++m) {
-                simt::mma_m16n8k16<T>(score[m][2 * n], a[m], {b[0], b[1]}, score[m][2 * n]);
-                simt::mma_m16n8k16<T>(score[m][2 * n + 1], a[m], {b[2], b[3]}, score[m][2 * n + 1]);
-            }
-        }
-    }
-}
-
-// Scores in units of log 2, capped: where the factor in the exponent cannot do it alone.
-template <class Tile>
-__device__ void cap_scores(Scores<Tile>& score, const Options& options) {
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int n = 0; n < Tile::kKeys / 8; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e)
-                score[m][n][e] = capped(options.scale * score[m][n][e], options.softcap) * kLog2E;
-}
-
-// Scores of keys that a row does not keep become -inf; `kept` are those of the warp's rows.
-template <class Tile>
-__device__ void mask_scores(Scores<Tile>& score, const Keys* kept, int tile_key) {
-    const int lane = threadIdx.x % 32, own_key = tile_key + lane % 4 * 2;
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const Keys keys = kept[m * 16 + i * 8 + lane / 4];
-            const int first = keys.first - own_key, last = keys.last - own_key;
-#pragma unroll
-            for (int n = 0; n < Tile::kKeys / 8; ++n)
-#pragma unroll
-                for (int e = 0; e < 2; ++e)
-                    if (n * 8 + e < first || n * 8 + e >= last) score[m][n][2 * i + e] = -INFINITY;
-        }
-}
-
-// Raises `most` of the rows whose scores have grown beyond the slack, and what was added up before
-// follows. `factor` takes scores to units of log 2.
-template <class Tile>
-__device__ void raise_maxima(Accumulator<Tile>& acc, const Scores<Tile>& score, float factor) {
-    float most[Tile::kMmaRows][2];
-    bool grown = false;
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            float x = fmaxf(score[m][0][2 * i], score[m][0][2 * i + 1]);
-#pragma unroll
-            for (int n = 1; n < Tile::kKeys / 8; ++n)
-                x = fmaxf(x, fmaxf(score[m][n][2 * i], score[m][n][2 * i + 1]));
-            x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-            x = fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-            // -inf - -inf is NaN, and no growth: the row has no key yet
-            const bool grows = (x - acc.most[m][i]) * factor > kSlack;
-            most[m][i] = grows ? x : acc.most[m][i];
-            grown |= grows;
-        }
-    if (!__any_sync(~0u, grown)) return;
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const float old = acc.most[m][i] == most[m][i]
-                                  ? 1.0f
-                                  : simt::exp2_approx((acc.most[m][i] - most[m][i]) * factor);
-            acc.most[m][i] = most[m][i];
-            acc.total[m][i] *= old;
-#pragma unroll
-            for (int n = 0; n < Tile::kDim / 8; ++n) {
-                acc.out[m][n][2 * i] *= old;
-                acc.out[m][n][2 * i + 1] *= old;
-            }
-        }
-}
-
-// Weights P of 16 keys in place of their scores, added to the totals; a: P as operand of the mma.
-template <class Tile>
-__device__ void weigh(Accumulator<Tile>& acc, Scores<Tile>& score, const float (&shift)[2], int m,
-                      int step, float factor, uint32_t (&a)[4]) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half)
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            float (&s)[4] = score[m][2 * step + half];
-            const float x = simt::exp2_approx(fmaf(s[2 * i], factor, -shift[i]));
-            const float y = simt::exp2_approx(fmaf(s[2 * i + 1], factor, -shift[i]));
-            acc.total[m][i] += x + y;
-            a[2 * half + i] = simt::pack_floats<typename Tile::T>(x, y);
-        }
-}
-
-// out [rows,kDim] += P [rows,kKeys] V [kKeys,kDim], 16 keys at a time
-template <class Tile>
-__device__ void add_values(Accumulator<Tile>& acc, Scores<Tile>& score,
-                           const typename Tile::T* v_tile, float factor) {
-    using T = typename Tile::T;
-    const int lane = threadIdx.x % 32;
-    const int v_at = chunk_offset<Tile>(lane % 16, lane / 16);
-    float shift[Tile::kMmaRows][2];
-#pragma unroll
-    for (int m = 0; m < Tile::kMmaRows; ++m)
-#pragma unroll
-        for (int i = 0; i < 2; ++i)
-            shift[m][i] = acc.most[m][i] == -INFINITY ? 0.0f : acc.most[m][i] * factor;
-#pragma unroll
-    for (int step = 0; step < Tile::kKeys / 16; ++step) {
-        uint32_t a[Tile::kMmaRows][4];
-#pragma unroll
-        for (int m = 0; m < Tile::kMmaRows; ++m)
-            weigh<Tile>(acc, score, shift[m], m, step, factor, a[m]);
-#pragma unroll
-        for (int d = 0; d < Tile::kDim / 16; ++d) {
-            uint32_t b[4];
-            simt::ldmatrix_trans<4>(b, v_tile + along(v_at, d) + step * 16 * Tile::kDim);
-#pragma unroll
-            for (int m = 0; m < Tile::kMmaRows; ++m) {
-                float (&even)[4] = acc.out[m][2 * d];
-                float (&odd)[4] = acc.out[m][2 * d + 1];
-                simt::mma_m16n8k16<T>(even, a[m], {b[0], b[1]}, even);
-                simt::mma_m16n8k16<T>(odd, a[m], {b[2], b[3]}, odd);
-            }
-        }
-    }
 }
 
 // Normalises the rows of a warp and writes them: out goes through the warp's part of the query tile,
@@ -451,7 +267,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     if (t.keys > 0) copy_queries<Tile>(q_tile, p, t, kv.dim);
     for (int i = 0; i < Tile::kStages; ++i) {
         rows.fetch(kv, t, i);
-        rows.publish(i);
+        rows.publish(kv, i);
     }
     __syncthreads();                     // what went to shared memory is there for all
     const int& keys = shared_tile.keys;  // loaded anew after each barrier
@@ -484,7 +300,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
             raise_maxima<Tile>(acc, score, factor);
             add_values<Tile>(acc, score, stage + Tile::kTile, factor);
         }
-        rows.publish(i + Tile::kStages);
+        rows.publish(kv, i + Tile::kStages);
     }
     if (first < shared_tile.rows)
         write_rows<Tile>(acc, q_tile + first * Tile::kDim, first, warp_rows[warp].count,

@@ -13,8 +13,10 @@ void launch(const DecodeParams& p, const attention::Paged& kv, const attention::
             int blocks, StreamHandle stream) {
     SIMT_LAUNCH((paged_attention::mma_decode<Tile>), blocks, Tile::kThreads, Tile::kSharedBytes,
                 static_cast<simt::Stream>(stream), p, kv, options);
-    SIMT_LAUNCH((paged_attention::merge_pieces<typename Tile::T>), blocks, 32 * Tile::kRows, 0,
-                static_cast<simt::Stream>(stream), p, kv.dim);
+    const int columns = paged_attention::kMergeColumns;
+    const dim3 merges(blocks, (kv.dim + columns - 1) / columns);
+    SIMT_LAUNCH((paged_attention::merge_pieces<typename Tile::T>), merges,
+                32 * paged_attention::kMergeWarps, 0, static_cast<simt::Stream>(stream), p, kv.dim);
 }
 
 template <class T>
@@ -50,6 +52,8 @@ DecodeParams params(const Door& door, const View& out, const View& lse, const Vi
     p.q_head_stride = q.stride[1];
     p.heads = static_cast<int>(door["Hq"]);
     p.group = static_cast<int>(door["Hq"] / door["Hk"]);
+    p.wide_queries =
+        AccessWidth().fold(q.data).fold(q.stride[0] * 2).fold(q.stride[1] * 2).bytes() == 16;
     p.out = out.data;
     p.lse = lse.as<float>();
     p.part_out = part_out.as<float>();

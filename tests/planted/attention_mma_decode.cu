@@ -18,6 +18,7 @@ static void launch() {
                          HalfBatch::kDim,
                          HalfBatch::kHeads,
                          2,
+                         false,
                          batch.out.data(),
                          batch.lse.data(),
                          part_out.data(),
@@ -25,7 +26,8 @@ static void launch() {
                          begun.data()};
     SIMT_LAUNCH(mma_decode<Tile>, blocks, Tile::kThreads, Tile::kSharedBytes, nullptr, p,
                 batch.paged(), batch.options());
-    SIMT_LAUNCH(merge_pieces<__half>, blocks, 32 * Tile::kRows, 0, nullptr, p, HalfBatch::kDim);
+    SIMT_LAUNCH(merge_pieces<__half>, dim3(blocks, 2), 32 * kMergeWarps, 0, nullptr, p,
+                HalfBatch::kDim);
     batch.check_results();
 }
 

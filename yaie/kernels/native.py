@@ -86,7 +86,7 @@ class Face:
     def multiprocessors(self, tensor: Tensor) -> int:
         """Blocks that run side by side; the executor stands for a small GPU."""
         if self.device == "cpu":
-            return 16
+            return 20
         return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
 
 

@@ -335,6 +335,9 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "more than 300 keys of D >= 64": lambda c: c.D >= 64 and max(c.kv_lens, default=0) > 300,
     "scale 0": lambda c: c.scale == 0,
     "more than 4096 keys": lambda c: max(c.kv_lens, default=0) > 4096,
+    "16-bit scores that rise over more than 4096 keys": lambda c: (
+        c.family == "ladder" and c.dtype != "float32" and max(c.kv_lens, default=0) > 4096
+    ),
     "softcap": lambda c: c.softcap > 0,
     "no queries, no keys": lambda c: (0, 0) in zip(c.q_lens, c.kv_lens, strict=True),
     "one query, one key": lambda c: (1, 1) in zip(c.q_lens, c.kv_lens, strict=True),
