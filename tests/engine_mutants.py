@@ -141,7 +141,10 @@ MUTANTS = {
     "one-request-too-many": _mutant(
         "scheduler",
         "One more request runs than may",
-        ("len(self.running) < self.max_requests", "len(self.running) <= self.max_requests"),
+        (
+            "budget and self.waiting and len(self.running) <",
+            "budget and self.waiting and len(self.running) <=",
+        ),
     ),
     "oldest-preempted": _mutant(
         "scheduler",
@@ -216,7 +219,7 @@ MUTANTS = {
     "graph-old-numbers": _mutant(
         "graphs",
         "A replay computes the batch that was recorded",
-        ("        recorded.buffer.copy_(recorded.host_buffer, non_blocking=True)\n", ""),
+        ("        recorded.buffer.copy_(host_buffer, non_blocking=True)\n", ""),
     ),
     "graph-too-narrow": _mutant(
         "graphs",
@@ -227,6 +230,58 @@ MUTANTS = {
         "graphs",
         "One token in the middle of a prompt is taken for decode",
         ("chunk.length == 1 and chunk.is_last", "chunk.length == 1"),
+    ),
+    # Steps begun ahead
+    "ahead-tokens-of-the-host": _mutant(
+        "graphs",
+        "A step that is begun ahead computes the tokens that the host knew last",
+        (
+            "            recorded.tokens[: len(chunks)].copy_(tokens.clamp(min=0))\n",
+            "            pass\n",
+        ),
+    ),
+    "ahead-after-no-token": _mutant(
+        "graphs",
+        "A row without a distribution gives -1, which is computed as a token",
+        ("tokens.clamp(min=0)", "tokens"),
+    ),
+    "ahead-with-penalties": _mutant(
+        "engine",
+        "Steps are begun ahead although penalties lack the last token",
+        ("if self._sampler.needs_history(begun.chunks):", "if False:"),
+    ),
+    "ahead-of-the-ended": _mutant(
+        "engine",
+        "A request that has ended takes the token of the step begun ahead",
+        ("            if self._is_live(chunk)\n        ]", "        ]"),
+    ),
+    "ahead-marks-the-ended": _mutant(
+        "engine",
+        "Tokens computed ahead count as computed for a request that has ended",
+        ("live = [chunk for chunk in begun.chunks if self._is_live(chunk)]", "live = begun.chunks"),
+    ),
+    "ahead-beyond-the-end": _mutant(
+        "scheduler",
+        "Steps are begun ahead for requests that may say no more",
+        ("if any(chunk.sequence.is_last_but_one for chunk in chunks):", "if False:"),
+    ),
+    "ahead-with-who-is-left": _mutant(
+        "scheduler",
+        "Steps are begun ahead with a request that has ended or been cancelled",
+        ("if [chunk.sequence for chunk in chunks] != self.running:", "if not chunks:"),
+    ),
+    "ahead-without-pages": _mutant(
+        "scheduler",
+        "A step is begun ahead without a page for its tokens",
+        (
+            "needed = self._pages_for(sequence.length + 1) - sequence.pages\n            if",
+            "needed = 0\n            if",
+        ),
+    ),
+    "ahead-forever": _mutant(
+        "scheduler",
+        "Steps are begun ahead while a request waits that could run",
+        ("if self.waiting and len(self.running) < self.max_requests:", "if False:"),
     ),
     # Sampling
     "seed-of-the-row": _mutant(
@@ -240,12 +295,12 @@ MUTANTS = {
     "position-of-the-cache": _mutant(
         "sampler",
         "The noise depends on how much of the prompt was cached",
-        ("[s.length for s in sequences]", "[s.length - s.cached for s in sequences]"),
+        ("[chunk.stop for chunk in chunks]", "[c.stop - c.sequence.cached for c in chunks]"),
     ),
     "position-of-the-batch": _mutant(
         "sampler",
         "All rows draw with the noise of the first one's position",
-        ("[s.length for s in sequences]", "[sequences[0].length for s in sequences]"),
+        ("[chunk.stop for chunk in chunks]", "[chunks[0].stop for chunk in chunks]"),
     ),
     "parameters-of-others": _mutant(
         "sampler",

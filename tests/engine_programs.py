@@ -377,6 +377,8 @@ def assert_laws(done: Run) -> None:
         if expected.steady == len(expected.tokens) and completion.reason != "cancelled":
             assert (expected.tokens, expected.reason) == (completion.tokens, completion.reason)
     done.seen["graph steps"] += done.engine.stats.graph_steps
+    done.seen["steps begun ahead"] += done.engine.stats.ahead_steps
+    done.seen["tokens dropped"] += done.engine.stats.dropped_tokens
     scheduler = done.engine.scheduler
     assert scheduler.tree.protected == 0
     cached = scheduler.tree.evictable

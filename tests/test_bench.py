@@ -275,7 +275,7 @@ def test_the_audit_has_other_contents_of_the_same_shapes() -> None:
 
 
 def test_rows_of_large_inputs_do_not_repeat() -> None:
-    """A key that occurs 32 times brings 32 times the same rounding error, which fails a right kernel."""
+    """A key that occurs 32 times brings 32 times the same rounding error: right kernels fail."""
     keys = BenchFill(Arena(1 << 26), 0).normal(20_000, 8, 128)
     assert len({row.tobytes() for row in keys.numpy().reshape(-1, 8 * 128)}) == len(keys)
 

@@ -66,7 +66,8 @@ def test_a_step_waits_for_its_tokens_and_nothing_else(device: str) -> None:
             recorded = graphs_of(served)
             waits, outputs = (waited_cpu if device == "cpu" else waited_gpu)(served)
             if recorded == graphs_of(served):  # recording one waits
-                assert bool(outputs) == waits, outputs
+                # An event, which a GPU's steps wait for, gives no warning.
+                assert waits == (bool(outputs) if device == "cpu" else 0), outputs
 
 
 def graphs_of(served: Engine) -> int:
@@ -122,6 +123,9 @@ def test_replayed_steps_say_what_others_say(device: str) -> None:
     eager, replayed = (engine(device, cuda_graphs=None if on else False) for on in (False, True))
     if device == "cpu":
         replayed._graphs = replayed._decode_graphs(Replayed)
-    expected = [c.tokens for c in eager.generate(prompts, PARAMS)]
-    assert expected == [c.tokens for c in replayed.generate(prompts, PARAMS)]
-    assert (0, True) == (eager.stats.graph_steps, replayed.stats.graph_steps > 3)
+    for params in (PARAMS, PARAMS[:2]):  # with penalties no step is begun ahead
+        expected = [c.tokens for c in eager.generate(prompts[: len(params)], params)]
+        said = replayed.generate(prompts[: len(params)], params)
+        assert expected == [c.tokens for c in said]
+        assert (0, True) == (eager.stats.graph_steps, replayed.stats.graph_steps > 3)
+    assert replayed.stats.ahead_steps > 3

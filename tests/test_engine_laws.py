@@ -20,6 +20,7 @@ RARE = {
     "cache hits": 5,
     "cancelled with output": 2,
     "graph steps": 5,
+    "steps begun ahead": 5,
     "ended stop": 5,
     "ended length": 5,
     "pages cached at the end": 5,
@@ -198,6 +199,115 @@ def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
     engine.check_integrity()
 
 
+# Steps begun ahead -----------------------------------------------------------------------------
+
+
+def ahead(**options: Any) -> Engine:
+    """An engine that begins a decode step before the tokens of the one before are known."""
+    engine = served(**{"token_budget": 64, **options})
+    engine._graphs = engine._decode_graphs(Replayed)
+    return engine
+
+
+def greedy(max_tokens: int, **options: Any) -> SamplingParams:
+    return SamplingParams(
+        **{"temperature": 0, "ignore_eos": True, **options}, max_tokens=max_tokens
+    )
+
+
+def test_what_was_begun_for_a_request_that_stops_is_dropped() -> None:
+    tokens = prompt(4, 2, 1), prompt(4, 3, 0)
+    long, other = served().generate(tokens, greedy(12))
+    stops = greedy(12, stop_ids=(next(t for t in long.tokens[3:] if t not in long.tokens[:3]),))
+    (short,) = served().generate(tokens[:1], stops)
+    assert 4 <= len(short.tokens) < 12
+    engine = ahead()
+    said = engine.generate(tokens, [stops, greedy(12)])
+    assert [short.tokens, other.tokens] == [c.tokens for c in said]
+    assert engine.stats.dropped_tokens == 1 and engine.stats.ahead_steps > 5
+    assert engine.stats.computed_tokens == sum(map(len, tokens)) + len(short.tokens) - 1 + 11
+    engine.check_integrity()
+
+
+def test_a_step_begun_ahead_gives_a_cancelled_request_nothing() -> None:
+    tokens = prompt(4, 2, 1), prompt(4, 3, 0)
+    expected = served().generate(tokens[1:], greedy(9))[0]
+    engine = ahead()
+    first, second = (engine.submit(t, greedy(9)) for t in tokens)
+    for _ in range(3):
+        engine.step()
+    said = engine.cancel(first)
+    assert len(said.tokens) == 3 and engine.stats.ahead_steps == 2
+    engine.check_integrity()
+    outputs = []
+    while engine.busy:
+        outputs += engine.step()
+        engine.check_integrity()
+    assert {o.request_id for o in outputs} == {second}
+    assert outputs[-1].completion is not None
+    assert expected.tokens == outputs[-1].completion.tokens
+
+
+def test_all_requests_of_a_step_begun_ahead_may_be_gone() -> None:
+    engine = ahead()
+    name = engine.submit(prompt(4, 2, 1), greedy(9))
+    engine.step(), engine.step()
+    engine.cancel(name)
+    assert engine.step() == []
+    (expected,) = served().generate([prompt(4, 3, 0)], greedy(3))
+    (said,) = engine.generate([prompt(4, 3, 0)], greedy(3))
+    assert expected.tokens == said.tokens
+    engine.check_integrity()
+
+
+def test_no_step_is_begun_behind_the_last_token() -> None:
+    """Of a request that fills its last page: there is no table entry for a token more."""
+    engine = ahead(num_pages=4)
+    (expected,) = served().generate([prompt(4, 0, 0)], greedy(4))
+    (said,) = engine.generate([prompt(4, 0, 0)], greedy(4))
+    assert expected.tokens == said.tokens
+    assert engine.stats.ahead_steps == 2 and engine.stats.dropped_tokens == 0
+    engine.check_integrity()
+
+
+def test_who_waits_is_admitted_as_soon_as_without() -> None:
+    engine = ahead()
+    engine.submit(prompt(4, 2, 1), greedy(20))
+    for _ in range(3):
+        engine.step()
+    engine.submit(prompt(4, 3, 0), greedy(20))
+    engine.step()  # was begun before
+    engine.step()
+    assert not engine.scheduler.waiting
+
+
+def test_penalties_know_the_token_before() -> None:
+    params = greedy(10, repetition=4.0)
+    tokens = [prompt(6, 0, 0), prompt(4, 2, 1)]
+    expected = served().generate(tokens, params)
+    assert [c.tokens for c in expected] == [c.tokens for c in ahead().generate(tokens, params)]
+
+
+def test_nothing_follows_from_what_is_no_token() -> None:
+    """A row without a distribution gives -1, and the step behind it is under way already."""
+    engine = ahead()
+    forward = engine.model.forward
+    engine.model = copy.copy(engine.model)
+
+    def spoilt(batch: Any, caches: Any) -> Any:
+        assert int(batch.tokens.min()) >= 0
+        logits = forward(batch, caches)
+        logits[batch.kv_lens == 9] = math.nan
+        return logits
+
+    engine.model.forward = spoilt  # type: ignore[method-assign]
+    failed, fine = engine.generate([prompt(6, 0, 0), prompt(0, 1, 1)], greedy(7))
+    assert ("error", 3) == (failed.reason, len(failed.tokens))
+    (expected,) = served().generate([prompt(0, 1, 1)], greedy(7))
+    assert expected.tokens == fine.tokens
+    engine.check_integrity()
+
+
 def test_a_request_that_fits_alone_gets_every_cached_page() -> None:
     engine = served(num_pages=4)
     params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -235,6 +345,13 @@ BY_HAND = {
         test_penalties_do_not_hang_on_batch_mates,
         test_a_token_in_mid_prompt_is_no_decode_step,
         test_logits_that_are_no_numbers_end_their_request_alone,
+        test_what_was_begun_for_a_request_that_stops_is_dropped,
+        test_a_step_begun_ahead_gives_a_cancelled_request_nothing,
+        test_all_requests_of_a_step_begun_ahead_may_be_gone,
+        test_no_step_is_begun_behind_the_last_token,
+        test_who_waits_is_admitted_as_soon_as_without,
+        test_penalties_know_the_token_before,
+        test_nothing_follows_from_what_is_no_token,
     )
 }
 """For tests/test_engine_mutants.py: what no program says."""

@@ -3,6 +3,10 @@
 A step schedules, computes one mixed batch of prefill and decode tokens, draws the next token of
 every sequence whose tokens are all computed, and retires what has ended. What a request says does
 not depend on who else is there: every draw is a function of its own logits, seed and position.
+
+Where decode steps are recorded, a step begins the next one before it waits for its own tokens, as
+if no request ended with them; the device goes on while the host looks at them. What it computed for
+a request that did end is dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from yaie import dispatch, ops
 from yaie.cache.integers import Integers
@@ -31,7 +34,7 @@ from yaie.engine.request import (
     Request,
     SamplingParams,
 )
-from yaie.engine.sampler import Sampler
+from yaie.engine.sampler import Drawn, Sampler
 from yaie.engine.scheduler import Chunk, Scheduler, Sequence
 
 CPU_CACHE_BYTES = 1 << 30
@@ -41,14 +44,28 @@ GPU_CACHE_SHARE = 0.8
 
 @dataclass
 class Stats:
-    """What the engine did since it was made."""
+    """What the engine did since it was made. ``ahead_steps`` were begun before the tokens that they
+    compute were known; ``dropped_tokens`` were computed for requests that had ended."""
 
     steps: int = 0
     graph_steps: int = 0
+    ahead_steps: int = 0
     computed_tokens: int = 0
+    dropped_tokens: int = 0
     generated_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A step that the device is at: what it computes, and the tokens that follow from the chunks
+    that are ``ready``."""
+
+    chunks: list[Chunk]
+    ready: list[Chunk]
+    drawn: Drawn | None  # None: no chunk is ready
+    recorded: bool
 
 
 def _may_be_recorded(choices: Collection[str]) -> bool:
@@ -106,6 +123,7 @@ class Engine:
         self._streams: dict[str, list[Output]] = {}
         self._ids = itertools.count()
         self._graphs: DecodeGraphs | None = None
+        self._begun: Begun | None = None
         if on_gpu and _may_be_recorded(kernels) if cuda_graphs is None else cuda_graphs:
             self._graphs = self._decode_graphs(DecodeGraphs)
 
@@ -161,17 +179,14 @@ class Engine:
     def step(self) -> list[Output]:
         """Compute one batch; returns what came out, oldest request first. Without requests it does
         nothing."""
-        chunks = self.scheduler.schedule()
-        if not chunks:
-            return []
         with dispatch.use(*self.kernels):
-            logits = self._forward(chunks)
-            self.scheduler.computed(chunks)
-            ready = [chunk.sequence for chunk in chunks if chunk.is_last]
-            tokens = self._sampler(logits, ready) if ready else []
-        self.stats.steps += 1
-        self.stats.computed_tokens += sum(chunk.length for chunk in chunks)
-        outputs = [self._take(s, token) for s, token in zip(ready, tokens, strict=True)]
+            if self._begun is None or not any(map(self._is_live, self._begun.chunks)):
+                self._begun = self._begin(self.scheduler.schedule())
+            begun = self._begun
+            if begun is None:
+                return []
+            self._begun = self._begin_next(begun)
+        outputs = self._finish(begun)
         if self._streams:
             self._deliver(outputs)
         return outputs
@@ -241,12 +256,49 @@ class Engine:
     def _pages_for(self, tokens: int) -> int:
         return -(-tokens // self.scheduler.page_size)
 
-    def _forward(self, chunks: list[Chunk]) -> Tensor:
-        if self._graphs is not None and self._graphs.serves(chunks):
-            self.stats.graph_steps += 1
-            return self._graphs.run(chunks)
-        batch = pack(chunks, self.scheduler.page_size, self.model.device)
-        return self.model.forward(batch, self.caches)
+    def _is_live(self, chunk: Chunk) -> bool:
+        """Whether its request has not ended since the step was begun."""
+        return self._sequences.get(chunk.sequence.request.id) is chunk.sequence
+
+    def _begin(self, chunks: list[Chunk]) -> Begun | None:
+        if not chunks:
+            return None
+        recorded = self._graphs is not None and self._graphs.serves(chunks)
+        if self._graphs is not None and recorded:
+            logits = self._graphs.run(chunks)
+        else:
+            batch = pack(chunks, self.scheduler.page_size, self.model.device)
+            logits = self.model.forward(batch, self.caches)
+        ready = [chunk for chunk in chunks if chunk.is_last]
+        return Begun(chunks, ready, self._sampler(logits, ready) if ready else None, recorded)
+
+    def _begin_next(self, begun: Begun) -> Begun | None:
+        """The decode step behind a decode step, before the host knows the tokens of the first."""
+        if self._graphs is None or begun.drawn is None or not begun.recorded:
+            return None
+        if self._sampler.needs_history(begun.chunks):
+            return None
+        chunks = self.scheduler.ahead(begun.chunks)
+        if not chunks:
+            return None
+        logits = self._graphs.run(chunks, begun.drawn.tokens)
+        self.stats.ahead_steps += 1
+        return Begun(chunks, chunks, self._sampler(logits, chunks), recorded=True)
+
+    def _finish(self, begun: Begun) -> list[Output]:
+        """Wait for the tokens of a step and take them."""
+        tokens = [] if begun.drawn is None else begun.drawn.tolist()
+        live = [chunk for chunk in begun.chunks if self._is_live(chunk)]
+        self.scheduler.computed(live)
+        self.stats.steps += 1
+        self.stats.graph_steps += begun.recorded
+        self.stats.computed_tokens += sum(chunk.length for chunk in live)
+        self.stats.dropped_tokens += len(begun.chunks) - len(live)
+        return [
+            self._take(chunk.sequence, token)
+            for chunk, token in zip(begun.ready, tokens, strict=True)
+            if self._is_live(chunk)
+        ]
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:

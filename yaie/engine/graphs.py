@@ -2,8 +2,10 @@
 
 A step qualifies when every sequence computes one token. Its batch is padded to the next recorded
 size: padding rows store nothing (slot -1), have no keys (kv_len 0), and their logits are dropped. A
-replay reads the same buffers as the recording, so a step copies its numbers there first. Kernels
-are chosen while recording; a later ``yaie.use`` does not change a graph.
+replay reads the same buffers as the recording, so a step copies its numbers there first. While a
+step is computed the next may be begun: they use two buffers on the host in turn, for the first may
+not have been read yet. Kernels are chosen while recording; a later ``yaie.use`` does not change a
+graph.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ Forward = Callable[[Batch], Tensor]
 class Recorded:
     """What a recording reads, and what ``replay`` writes anew."""
 
-    rows: Rows
-    host_buffer: Tensor
+    hosts: tuple[tuple[Rows, Tensor], tuple[Rows, Tensor]]
     buffer: Tensor
+    tokens: Tensor
     logits: Tensor
     replay: Callable[[], None]
 
@@ -52,8 +54,9 @@ class Rows:
         host.last[:] = torch.arange(size, dtype=torch.int32)
         host.q_indptr[:] = torch.arange(size + 1, dtype=torch.int32)
 
-    def write(self, chunks: list[Chunk]) -> None:
-        """Write the chunks into the first rows, and rows of padding behind them."""
+    def write(self, chunks: list[Chunk], known: bool = True) -> None:
+        """Write the chunks into the first rows, and rows of padding behind them; the tokens only if
+        they are known."""
         n, table = len(chunks), self._table
         tokens, positions, slots = self._tokens, self._positions, self._slots
         sequences = [chunk.sequence for chunk in chunks]
@@ -63,7 +66,8 @@ class Rows:
             self._sequences, self._versions = sequences, [-1] * n
         self._write_tables(sequences)
         start = np.array([chunk.start for chunk in chunks], np.int32)
-        tokens[:n] = [chunk.sequence.token(chunk.start) for chunk in chunks]
+        if known:
+            tokens[:n] = [chunk.sequence.token(chunk.start) for chunk in chunks]
         positions[:n], self._kv_lens[:n] = start, start + 1
         page, offset = np.divmod(start, self._page_size)
         slots[:n] = table[np.arange(n), page] * self._page_size + offset
@@ -103,29 +107,38 @@ class DecodeGraphs:
         """Whether this step is a decode step."""
         return all(chunk.length == 1 and chunk.is_last for chunk in chunks)
 
-    def run(self, chunks: list[Chunk]) -> Tensor:
-        """The logits of a decode step: float32 [B,V]. They are overwritten by the next replay."""
+    def run(self, chunks: list[Chunk], tokens: Tensor | None = None) -> Tensor:
+        """The logits of a decode step: float32 [B,V]. They are overwritten by the next replay. The
+        host need not know the tokens that are computed where ``tokens`` [B] holds them on the
+        device; what is no token (-1) is computed as 0."""
         pages = max(chunk.start for chunk in chunks) // self.page_size + 1
         key = size_for(len(chunks), self.max_requests), width_for(pages, self.max_pages)
         if key not in self.recorded:
             self.recorded[key] = self._record(*key)
         recorded = self.recorded[key]
-        recorded.rows.write(chunks)
-        recorded.buffer.copy_(recorded.host_buffer, non_blocking=True)
+        rows, host_buffer = recorded.hosts[self.replays % 2]
+        rows.write(chunks, known=tokens is None)
+        recorded.buffer.copy_(host_buffer, non_blocking=True)
+        if tokens is not None:
+            recorded.tokens[: len(chunks)].copy_(tokens.clamp(min=0))
         recorded.replay()
         self.replays += 1
         return recorded.logits[: len(chunks)]
 
     def _record(self, size: int, width: int) -> Recorded:
         shapes = batches.sizes(size, size, size, width)
-        host_buffer = batches.host_buffer(shapes, self.device)
-        rows = Rows(batches.views(host_buffer, shapes), self.page_size)
-        rows.write([])
-        buffer = host_buffer.to(self.device, copy=True)
+        hosts = self._host_rows(shapes), self._host_rows(shapes)
+        buffer = hosts[0][1].to(self.device, copy=True)
         batch = batches.views(buffer, shapes)
         with dispatch.checked(False):  # contents cannot be read while recording
             logits, replay = self.capture(lambda: self.forward(batch))
-        return Recorded(rows, host_buffer, buffer, logits, replay)
+        return Recorded(hosts, buffer, batch.tokens, logits, replay)
+
+    def _host_rows(self, shapes: dict[str, tuple[int, ...]]) -> tuple[Rows, Tensor]:
+        host_buffer = batches.host_buffer(shapes, self.device)
+        rows = Rows(batches.views(host_buffer, shapes), self.page_size)
+        rows.write([])
+        return rows, host_buffer
 
     def capture(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """Record ``work``; returns its result, and what computes it anew in the same memory."""

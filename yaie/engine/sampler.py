@@ -7,10 +7,31 @@ import torch
 from torch import Tensor
 
 from yaie import ops
-from yaie.engine.scheduler import Sequence
+from yaie.engine.scheduler import Chunk, Sequence
 
 OFF = 2**31 - 1
 """The top_k that keeps every token."""
+
+
+class Drawn:
+    """Tokens int32 [R] on the device, and on their way to the host."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        self._copy, self._copied = tokens, None
+        if tokens.device.type == "cuda":
+            self._copy = torch.empty_like(tokens, device="cpu", pin_memory=True)
+            self._copy.copy_(tokens, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def tolist(self) -> list[int]:
+        """Wait for them, and for nothing that was begun later; -1 for a row that holds no
+        distribution."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        tokens: list[int] = self._copy.tolist()
+        return tokens
 
 
 class Sampler:
@@ -24,15 +45,18 @@ class Sampler:
         self._known: list[Sequence] = []
         self._parameters: list[Tensor] = []
 
-    def __call__(self, logits: Tensor, sequences: list[Sequence]) -> list[int]:
-        """One token for each row of logits [R,V]; -1 for a row that holds no distribution."""
+    def __call__(self, logits: Tensor, chunks: list[Chunk]) -> Drawn:
+        """One token for each row of logits [R,V], which follow from these chunks."""
+        sequences = [chunk.sequence for chunk in chunks]
         logits = self._penalized(logits, sequences)
         if all(s.request.params.temperature == 0 for s in sequences):
-            tokens: list[int] = ops.greedy(logits).tolist()
-            return tokens
-        positions = self._to_device([s.length for s in sequences], torch.int32)
-        tokens = ops.sample(logits, *self._parameters_of(sequences), positions).tolist()
-        return tokens
+            return Drawn(ops.greedy(logits))
+        positions = self._to_device([chunk.stop for chunk in chunks], torch.int32)
+        return Drawn(ops.sample(logits, *self._parameters_of(sequences), positions))
+
+    def needs_history(self, chunks: list[Chunk]) -> bool:
+        """Whether a next token depends on what was said before, not on logits alone."""
+        return any(chunk.sequence.request.params.penalised for chunk in chunks)
 
     def _parameters_of(self, sequences: list[Sequence]) -> list[Tensor]:
         """temperature, top_k, top_p, min_p and seed of each."""

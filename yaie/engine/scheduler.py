@@ -74,6 +74,11 @@ class Sequence:
         return self.length == len(self._tokens)
 
     @property
+    def is_last_but_one(self) -> bool:
+        """Whether it may say one more token, and no other after it."""
+        return self.length + 1 == len(self._tokens)
+
+    @property
     def output(self) -> Tokens:
         """The tokens generated so far."""
         return self._tokens[len(self.request.prompt) : self.length]
@@ -174,6 +179,22 @@ class Scheduler:
             budget -= count
         return chunks
 
+    def ahead(self, chunks: list[Chunk]) -> list[Chunk]:
+        """The step behind a decode step whose tokens are not known yet: one more token of each, as
+        if none ended now. Nothing where another step may be due: a request can be admitted, is
+        sure to end, or has ended, or pages are short."""
+        if [chunk.sequence for chunk in chunks] != self.running:
+            return []
+        if self.waiting and len(self.running) < self.max_requests:
+            return []
+        if any(chunk.sequence.is_last_but_one for chunk in chunks):
+            return []
+        for sequence, _, _ in chunks:
+            needed = self._pages_for(sequence.length + 1) - sequence.pages
+            if needed > 0 and not self._give(sequence, needed):
+                return []
+        return [Chunk(chunk.sequence, chunk.stop, 1) for chunk in chunks]
+
     def computed(self, chunks: Iterable[Chunk]) -> None:
         """The keys and values of these chunks are in their pages now. Prefill is shared at once,
         output when the request ends."""
@@ -217,18 +238,23 @@ class Scheduler:
         """Get pages for the first ``tokens`` tokens, at the cost of younger requests. False when
         the sequence itself is the youngest and had to go."""
         needed = self._pages_for(tokens) - sequence.pages
-        while needed > 0 and (pages := self._alloc(needed)) is None:
+        while needed > 0 and not self._give(sequence, needed):
             youngest = self.running.pop()
             self._release(youngest)
             self.waiting.appendleft(youngest)
             self.preemptions += 1
             if youngest is sequence:
                 return False
-        if needed > 0:
-            assert pages is not None
-            sequence.table[sequence.pages : sequence.pages + needed] = pages
-            sequence.pages += needed
-            sequence.table_version += 1
+        return True
+
+    def _give(self, sequence: Sequence, needed: int) -> bool:
+        """``needed`` more pages for a sequence, if there are so many."""
+        pages = self._alloc(needed)
+        if pages is None:
+            return False
+        sequence.table[sequence.pages : sequence.pages + needed] = pages
+        sequence.pages += needed
+        sequence.table_version += 1
         return True
 
     def _alloc(self, n: int) -> list[int] | None:
