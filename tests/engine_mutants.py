@@ -248,7 +248,7 @@ MUTANTS = {
     "ahead-with-penalties": _mutant(
         "engine",
         "Steps are begun ahead although penalties lack the last token",
-        ("if self._sampler.needs_history(begun.chunks):", "if False:"),
+        ("if needs_history(begun.chunks):", "if False:"),
     ),
     "ahead-of-the-ended": _mutant(
         "engine",

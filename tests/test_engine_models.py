@@ -14,7 +14,8 @@ from torch import Tensor
 
 from yaie import Unsupported, ops
 from yaie.engine import Completion, Engine, SamplingParams
-from yaie.engine.scheduler import Sequence
+from yaie.engine.sampler import Drawn
+from yaie.engine.scheduler import Chunk
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 LAMBDA = 4.0
@@ -131,12 +132,12 @@ def spied(served: Engine) -> dict[tuple[str, int], Tensor]:
     seen: dict[tuple[str, int], Tensor] = {}
     draw = served._sampler
 
-    def spy(logits: Tensor, sequences: list[Sequence]) -> list[int]:
+    def spy(logits: Tensor, chunks: list[Chunk]) -> Drawn:
         seen.update(
-            ((s.request.id, s.length), row.cpu().clone())
-            for s, row in zip(sequences, logits, strict=True)
+            ((chunk.sequence.request.id, chunk.stop), row.cpu().clone())
+            for chunk, row in zip(chunks, logits, strict=True)
         )
-        return draw(logits, sequences)
+        return draw(logits, chunks)
 
     served._sampler = spy  # type: ignore[assignment]
     return seen

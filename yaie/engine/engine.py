@@ -34,7 +34,7 @@ from yaie.engine.request import (
     Request,
     SamplingParams,
 )
-from yaie.engine.sampler import Drawn, Sampler
+from yaie.engine.sampler import Drawn, Sampler, needs_history
 from yaie.engine.scheduler import Chunk, Scheduler, Sequence
 
 CPU_CACHE_BYTES = 1 << 30
@@ -276,7 +276,7 @@ class Engine:
         """The decode step behind a decode step, before the host knows the tokens of the first."""
         if self._graphs is None or begun.drawn is None or not begun.recorded:
             return None
-        if self._sampler.needs_history(begun.chunks):
+        if needs_history(begun.chunks):
             return None
         chunks = self.scheduler.ahead(begun.chunks)
         if not chunks:

@@ -34,6 +34,11 @@ class Drawn:
         return tokens
 
 
+def needs_history(chunks: list[Chunk]) -> bool:
+    """Whether a next token depends on what was said before, not on logits alone."""
+    return any(chunk.sequence.request.params.penalised for chunk in chunks)
+
+
 class Sampler:
     """Draws tokens, each by the parameters, the seed and the position of its own sequence alone.
 
@@ -53,10 +58,6 @@ class Sampler:
             return Drawn(ops.greedy(logits))
         positions = self._to_device([chunk.stop for chunk in chunks], torch.int32)
         return Drawn(ops.sample(logits, *self._parameters_of(sequences), positions))
-
-    def needs_history(self, chunks: list[Chunk]) -> bool:
-        """Whether a next token depends on what was said before, not on logits alone."""
-        return any(chunk.sequence.request.params.penalised for chunk in chunks)
 
     def _parameters_of(self, sequences: list[Sequence]) -> list[Tensor]:
         """temperature, top_k, top_p, min_p and seed of each."""
