@@ -4,11 +4,9 @@ What needs a compiler (a harmless change survives, one that does not compile is 
 every run of `nox -s mutants`; alone: `python -m conformance.mutants --selftest`.
 """
 
-import math
-
 import pytest
 
-from conformance.mutants import build, catalogue, controls, overlay, sample, table
+from conformance.mutants import build, catalogue, overlay, sample, table
 from conformance.mutants.__main__ import main, status
 from conformance.mutants.catalogue import CatalogueError, Edit, Mutant, Trial
 from conformance.mutants.hunt import Fate
@@ -175,7 +173,6 @@ def test_a_debt_is_told_and_does_not_fail_the_run():
 def test_status_is_3_when_nothing_ran(capsys, tmp_path):
     assert status([]) == 3
     assert main(["--mutant", "no-such-mutant", "--records", str(tmp_path)]) == 3
-    assert main(["--controls", "--op", "no_such_op"]) == 3
     assert "no mutant fits these options" in capsys.readouterr().err
 
 
@@ -212,13 +209,6 @@ def test_a_compile_command_gets_the_overlay_first_and_its_own_output(tmp_path):
     changed = build._compile(command, tmp_path / "b.cu", tmp_path / "b.o", tmp_path)
     at = [f"-I{tmp_path}", "-Icsrc", "-O2", "-o", f"{tmp_path}/b.o", "-c", f"{tmp_path}/b.cu"]
     assert ["ccache", "c++", *at] == changed
-
-
-def test_false_alarm_bound_is_that_of_clopper_and_pearson():
-    assert math.isclose(controls.upper_bound(0, 1000), 1 - 0.05 ** (1 / 1000), rel_tol=1e-6)
-    assert math.isclose(controls.upper_bound(1, 100), 0.046560, rel_tol=1e-3)
-    assert controls.upper_bound(0, 0) == 1.0
-    assert controls.upper_bound(5, 5) == 1.0
 
 
 def test_the_page_shows_kill_and_survivor():

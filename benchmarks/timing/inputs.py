@@ -42,8 +42,8 @@ Given = Mapping[str, Any]
 
 
 class BenchFill(Fill):
-    """Draws large normal tensors from a pool: the values repeat after four million (though never the
-    rows), which no kernel can use, and drawing takes a tenth of the time."""
+    """Draws large normal tensors from a pool: the values repeat after four million (though never
+    the rows), which no kernel can use, and drawing takes a tenth of the time."""
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32."""

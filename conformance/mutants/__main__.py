@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conformance.conftest import PROFILES
-from conformance.mutants import catalogue, controls, sample, table
+from conformance.mutants import catalogue, sample, table
 from conformance.mutants.build import BuildError, Toolchain, prepare
 from conformance.mutants.catalogue import CatalogueError, Trial
 from conformance.mutants.hunt import SHRINK_SECONDS, Effort
@@ -20,16 +20,12 @@ from conformance.mutants.table import Row
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
-CONTROL_PROFILE = "quick"
-CONTROL_SEEDS = 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     args = _parser().parse_args(argv)
     try:
-        if args.controls:
-            return _run_controls(args)
         trials = sample.choose(select(catalogue.load(), args), args.sample, args.since)
         if args.list:
             return _list(trials)
@@ -85,15 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--selftest", action="store_true",
         help="only show that a harmless change survives and one that does not compile is an error",
-    )  # fmt: skip
-    what.add_argument(
-        "--controls", action="store_true",
-        help="judge the kernels without a defect instead: no case may fail "
-        f"(profile {CONTROL_PROFILE})",
-    )  # fmt: skip
-    parser.add_argument(
-        "--seeds", type=_positive, default=CONTROL_SEEDS, metavar="N",
-        help="seeds of the controls (%(default)s)",
     )  # fmt: skip
     return parser
 
@@ -182,23 +169,6 @@ def _options(args: argparse.Namespace, profile: str) -> list[str]:
     chosen = [f"--{n} '{getattr(args, n)}'" for n in ("op", "mutant", "kernel")]
     seed = [f"--seed {args.seed}"] if args.seed else []
     return [*(c for c in chosen if not c.endswith("'*'")), f"--profile {profile}", *seed]
-
-
-def _run_controls(args: argparse.Namespace) -> int:
-    profile = args.profile or CONTROL_PROFILE
-    runs = controls.plan(args.op, args.kernel, args.seeds, PROFILES[profile])
-    if not runs:
-        print("no kernel fits these options", file=sys.stderr)
-        return EXIT_NOTHING
-    toolchain = _prepare(args.jobs)
-    tally, started = controls.Tally(), time.monotonic()
-    for result in controls.run_all(runs, toolchain, args.jobs):
-        tally.add(result)
-        seconds = time.monotonic() - started
-        line = f"{tally.runs:3} of {len(runs)} runs  {seconds:4.0f} s  {tally.judged} cases"
-        print(f"{line}, {len(tally.faults)} faults", file=sys.stderr, flush=True)
-    controls.report(tally, print)
-    return EXIT_FAILED if tally.faults else EXIT_OK
 
 
 if __name__ == "__main__":
