@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import bad_kernels
 import pytest
 
 from conformance import controls
@@ -49,12 +48,8 @@ def test_a_shard_judges_its_examples_and_the_edges() -> None:
     assert result.judged + result.declined >= 5 + len(ops.OPS["gather_slots"].edges) // 2
 
 
-def test_a_fault_is_told_and_fails_the_run() -> None:
-    bad_kernels.register()
-    try:
-        result = controls.run(Shard("paged_attention", "bad.returns_nothing", 5, 0))
-    finally:
-        bad_kernels.unregister()
+def test_a_fault_is_told_and_fails_the_run(bad: None) -> None:
+    result = controls.run(Shard("paged_attention", "bad.returns_nothing", 5, 0))
     assert result.fault is not None and "paged_attention.Case(" in result.fault
     tally = Tally()
     tally.add(result)
