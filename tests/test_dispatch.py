@@ -265,6 +265,17 @@ def test_supports_of_every_kernel_answers_without_reading_tensors() -> None:
             assert answer is None or isinstance(answer, str)
 
 
+def test_kernels_that_count_rows_in_an_int_decline_more() -> None:
+    """The axes alone say so: nothing as large is built."""
+    from dataclasses import replace
+
+    op = ops.get("paged_attention")
+    call = op.bind(**good(op))
+    call = replace(call, axes={**call.axes, "T": 1 << 25, "Hq": 64, "Hk": 1})
+    for name in ("simt.mma_decode", "simt.mma_prefill"):
+        assert "beyond 2^31 - 1" in (op.kernels[name].supports(call) or "")
+
+
 # Calls of an op ------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 #include "paged_attention/mma_decode.cuh"
 
+#include "common/row_tile.h"
 #include "paged_attention/launch.h"
 
 namespace yaie {
@@ -42,6 +43,7 @@ void check_parts(Door& door, const View& part_out, const View& part_lse, const V
                  "mma_decode serves D = Dv, a multiple of 8 up to 256");
     door.require(AccessWidth().fold(paged.k).fold(paged.v).bytes() == 16,
                  "mma_decode needs caches that start at multiples of 16 bytes");
+    attention::require_rows(door);
 }
 
 DecodeParams params(const Door& door, const View& out, const View& lse, const View& part_out,

@@ -526,7 +526,7 @@ def _tensor_cores(variant: str, call: Call) -> str | None:
 
 
 def _mma_decode_supports(call: Call) -> str | None:
-    return _tensor_cores("mma_decode", call) or _unaligned_caches(call)
+    return _tensor_cores("mma_decode", call) or _unaligned_caches(call) or _too_many_rows(call)
 
 
 def _many_queries(call: Call) -> bool:

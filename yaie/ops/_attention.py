@@ -331,6 +331,9 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "more than 16 queries": lambda c: max(c.q_lens, default=0) > 16,
     "more than 65,535 queries": lambda c: sum(c.q_lens) > 65_535,
     "more than 4 sequences": lambda c: len(c.q_lens) > 4,
+    "more than 128 sequences, some without queries": lambda c: (
+        len(c.q_lens) > 128 and 0 in c.q_lens and sum(c.q_lens) > 0
+    ),
     "group of more than 12": lambda c: c.G > 12,
     "more than 300 keys of D >= 64": lambda c: c.D >= 64 and max(c.kv_lens, default=0) > 300,
     "scale 0": lambda c: c.scale == 0,
