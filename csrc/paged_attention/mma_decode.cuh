@@ -11,7 +11,7 @@
 //   |   block 0  |   block 1  |   block 2  |   block 3   |     stretches
 //
 // Copies to shared memory run kStages - 1 tiles ahead of the arithmetic, those of page ids two more,
-// and none stops at the end of a unit: with the memory busy, a plain read would wait as long as two
+// and they go on over the end of a unit: with the memory busy, a plain read would wait as long as two
 // tiles take. Each of the four warps takes 16 keys of a tile and runs a softmax of its own; they meet
 // once a unit. What this won over step 2: docs/kernels.md; a drawing: docs/attention.md.
 #pragma once
@@ -100,7 +100,7 @@ __device__ inline Unit unit_of(const Sequence& s, int tile, int group, int keys_
     const int64_t bottom = int64_t(s.keys) - s.queries + (unit.first_row + unit.rows - 1) / group;
     const attention::Keys first = attention::kept_keys(top, s.keys, options);
     const attention::Keys last = attention::kept_keys(bottom, s.keys, options);
-    unit.any = {first.first, max(first.first, last.last)};
+    unit.any = {first.first, last.last};  // without a gap: the next row keeps the next keys
     unit.all = {last.first, first.last};
     unit.tiles = max(1, (unit.any.last - unit.any.first + keys_of_tile - 1) / keys_of_tile);
     return unit;
@@ -237,7 +237,7 @@ struct Task {
     Unit unit;
     int head;
     int tile;     // of the unit
-    int ordinal;  // of the unit, of those that this block works on
+    int ordinal;  // of the unit, of those that this block works on: names its queries' buffer
     bool enters;  // the first tile of the unit that this block does
 
     __device__ int tiles_left() const { return unit.tiles - 1 - tile; }
@@ -251,10 +251,12 @@ template <class Tile>
 struct Loader {
     using T = typename Tile::T;
     static constexpr int kAhead = Tile::kStages - 1;  // tiles that rows are copied ahead
-    // Tiles that pages are copied ahead of the rows: a round must lie between the one that writes a
-    // task and the one that reads it, and the wait of the latter must cover the pages.
+    // Tiles that pages are copied ahead of the rows. Two, because publish reads a task before the
+    // barrier of its round: that of a round between must part it from look_up, which wrote the task.
+    // And the wait before publish must cover the pages.
     static constexpr int kPagesAhead = 2;
     static_assert(kPagesAhead >= kAhead, "the wait for a tile covers the pages of the next");
+    // From the tile looked up in a round down to the one that is worked on.
     static constexpr int kTasks = kAhead + kPagesAhead + 1;
 
     T* stages;      // [kStages,2,kKeys,kDim]
