@@ -3,9 +3,9 @@
 A step qualifies when every sequence computes one token. Its batch is padded to the next recorded
 size: padding rows store nothing (slot -1), have no keys (kv_len 0), and their logits are dropped. A
 replay reads the same buffers as the recording, so a step copies its numbers there first. While a
-step is computed the next may be begun: they use two buffers on the host in turn, for the first may
-not have been read yet, and whoever finds that neither was waits. Kernels are chosen while recording; a later ``yaie.use`` does not change a
-graph.
+step is computed the next may be begun: they use two buffers on the host in turn, and one is not
+written before the device has read it. Kernels are chosen while recording; a later ``yaie.use`` does
+not change a graph.
 """
 
 from __future__ import annotations
