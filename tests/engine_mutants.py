@@ -219,7 +219,7 @@ MUTANTS = {
     "graph-old-numbers": _mutant(
         "graphs",
         "A replay computes the batch that was recorded",
-        ("        recorded.buffer.copy_(host_buffer, non_blocking=True)\n", ""),
+        ("        rows.send(recorded.buffer)\n", ""),
     ),
     "graph-too-narrow": _mutant(
         "graphs",
@@ -277,6 +277,19 @@ MUTANTS = {
             "needed = self._pages_for(sequence.length + 1) - sequence.pages\n            if",
             "needed = 0\n            if",
         ),
+    ),
+    "ahead-forgets-who-waits": _mutant(
+        "engine",
+        "Where waiting for tokens fails, the step begun ahead takes the place of theirs",
+        (
+            "            following = self._begin_next(begun)\n",
+            "            self._begun = following = self._begin_next(begun)\n",
+        ),
+    ),
+    "ahead-drops-unseen": _mutant(
+        "engine",
+        "A step whose requests have all ended is not counted",
+        ("            self._count(begun, [])\n", ""),
     ),
     "ahead-forever": _mutant(
         "scheduler",

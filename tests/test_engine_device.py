@@ -15,10 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from yaie import dispatch, ops
 from yaie.engine import Decoder, Engine, SamplingParams
-from yaie.engine.graphs import recording
+from yaie.engine.graphs import DecodeGraphs, recording
+from yaie.engine.request import Request
+from yaie.engine.scheduler import Chunk, Scheduler
 from yaie.engine.weights import RandomWeights
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+CUDA = torch.device("cuda")
 PARAMS = (
     SamplingParams(temperature=0, max_tokens=6, ignore_eos=True),
     SamplingParams(temperature=0.9, top_k=9, seed=3, max_tokens=6, ignore_eos=True),
@@ -115,6 +118,17 @@ def test_an_old_graph_that_becomes_garbage_disturbs_no_recording() -> None:
         x + len(rubbish)
     new.replay()
     assert gc.isenabled()
+
+
+@pytest.mark.skipif("cuda" not in DEVICES, reason="needs a GPU")
+def test_a_buffer_is_not_written_before_the_device_has_read_it() -> None:
+    graphs = DecodeGraphs(lambda batch: batch.positions[:, None].float(), 1, 1, 64, CUDA)
+    sequence = Scheduler(1, 64, 1, 1).add(Request.of("", [1] * 40, SamplingParams(), 0))
+    sequence.table[0], sequence.pages = 0, 1
+    graphs.run([Chunk(sequence, 0, 1)])
+    torch.cuda._sleep(200_000_000)  # a tenth of a second, in which nothing is read
+    said = [graphs.run([Chunk(sequence, start, 1)]).clone() for start in range(8)]
+    assert [[[float(start)]] for start in range(8)] == [each.tolist() for each in said]
 
 
 @pytest.mark.parametrize("device", DEVICES)

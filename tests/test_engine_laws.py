@@ -12,6 +12,7 @@ from engine_programs import Replayed, assert_laws, model, programs, prompt, run
 from hypothesis import HealthCheck, given, settings
 
 from yaie.engine import Engine, SamplingParams
+from yaie.engine.sampler import Drawn
 
 RARE = {
     "preemptions": 5,
@@ -308,6 +309,101 @@ def test_nothing_follows_from_what_is_no_token() -> None:
     engine.check_integrity()
 
 
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("where", ["forward", "draw", "wait"])
+def test_no_token_is_lost_where_a_step_raises(where: str, graphs: bool) -> None:
+    tokens, params = [prompt(4, 2, 1), prompt(4, 3, 0)], greedy(12)
+    expected = served().generate(tokens, params)
+    engine = (ahead if graphs else served)(token_budget=64)
+    said: dict[str, list[int]] = {engine.submit(each, params): [] for each in tokens}
+    for number in range(40):
+        outputs = interrupted(engine, where) if number % 3 == 2 else engine.step()
+        for output in outputs:
+            assert output.token is not None
+            said[output.request_id].append(output.token)
+        engine.check_integrity()
+    assert [list(c.tokens) for c in expected] == list(said.values())
+    assert not engine.busy and (engine.stats.ahead_steps > 5) == graphs
+
+
+def test_no_token_is_lost_where_waiting_for_it_fails() -> None:
+    test_no_token_is_lost_where_a_step_raises("wait", True)
+
+
+def interrupted(engine: Engine, where: str) -> list[Any]:
+    """What a step gives in which such a call raises once it has done its work."""
+
+    def raising(call: Any) -> Any:
+        def run(*args: Any) -> Any:
+            call(*args)
+            raise KeyboardInterrupt
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        if where == "forward":
+            patch.setattr(engine, "model", copy.copy(engine.model))
+            patch.setattr(engine.model, "forward", raising(engine.model.forward))
+        elif where == "draw":
+            patch.setattr(engine, "_sampler", raising(engine._sampler))
+        else:
+            patch.setattr(Drawn, "tolist", raising(Drawn.tolist))
+        try:
+            return engine.step()
+        except KeyboardInterrupt:
+            return []
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_was_begun_for_the_last_request_is_counted(cancelled: bool) -> None:
+    (said,) = served().generate([prompt(4, 2, 1)], greedy(12))
+    stop = next(n for n, t in enumerate(said.tokens) if n > 2 and t not in said.tokens[:n])
+    engine = ahead()
+    name = engine.submit(prompt(4, 2, 1), greedy(12, stop_ids=(said.tokens[stop],)))
+    if cancelled:
+        for _ in range(stop + 1 - cancelled):
+            engine.step()
+        engine.cancel(name)
+    while engine.busy:
+        engine.step()
+    stats = engine.stats
+    assert stats.dropped_tokens == 1 and stats.computed_tokens == 6 + stop - cancelled
+    assert stats.steps == 1 + stats.graph_steps and stats.ahead_steps == stats.graph_steps - 1
+
+
+def test_drops_are_counted() -> None:
+    for cancelled in (False, True):
+        test_what_was_begun_for_the_last_request_is_counted(cancelled)
+
+
+def test_a_request_id_may_come_again_while_a_step_is_under_way() -> None:
+    (expected,) = served().generate([prompt(4, 3, 0)], greedy(5))
+    engine = ahead()
+    engine.submit(prompt(4, 2, 1), greedy(20), "it")
+    other = engine.submit(prompt(4, 1, 2), greedy(20))
+    for _ in range(4):
+        engine.step()
+    engine.cancel("it")
+    engine.submit(prompt(4, 3, 0), greedy(5), "it")
+    outputs = []
+    while engine.busy:
+        outputs += engine.step()
+        engine.check_integrity()
+    assert list(expected.tokens) == [o.token for o in outputs if o.request_id == "it"]
+    assert sum(o.request_id == other for o in outputs) == 16
+
+
+def test_the_id_of_a_stream_is_in_use_until_its_last_output() -> None:
+    engine = served()
+    first, second = (engine.stream(prompt(4, n, n), greedy(3)) for n in (1, 2))
+    name = next(first).request_id
+    assert len(list(second)) == 3  # steps for the first stream too, which has ended now
+    with pytest.raises(ValueError, match="in use"):
+        engine.submit(prompt(4, 3, 0), greedy(9), name)
+    assert {o.request_id for o in first} == {name}
+    assert name == engine.submit(prompt(4, 3, 0), greedy(9), name)
+
+
 def test_a_request_that_fits_alone_gets_every_cached_page() -> None:
     engine = served(num_pages=4)
     params = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
@@ -352,6 +448,8 @@ BY_HAND = {
         test_who_waits_is_admitted_as_soon_as_without,
         test_penalties_know_the_token_before,
         test_nothing_follows_from_what_is_no_token,
+        test_no_token_is_lost_where_waiting_for_it_fails,
+        test_drops_are_counted,
     )
 }
 """For tests/test_engine_mutants.py: what no program says."""

@@ -77,6 +77,15 @@ def host_buffer(shapes: dict[str, tuple[int, ...]], device: torch.device) -> Ten
     return torch.zeros(numbers, dtype=torch.int32, pin_memory=device.type == "cuda")
 
 
+def sent(device: torch.device) -> torch.cuda.Event | None:
+    """What to wait for until all that was sent to a GPU so far is done; a CPU is done at once."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))  # which need not be the current GPU's
+    return event
+
+
 def fill(batch: Batch, chunks: Sequence[Chunk], page_size: int) -> None:
     """Write tokens, positions, slots and tables of the chunks into the first rows of a batch on
     the CPU. Entries of the table that no chunk has are -1."""

@@ -83,6 +83,9 @@ class Engine:
     ``kernels`` are choices as for ``yaie.use``, for all steps; a graph keeps those that it was
     recorded with.
 
+    On a GPU all calls belong on one CUDA stream: a step may be under way when a call returns. Where
+    a step raises, no token is lost: the next call goes on from there.
+
     Errors: ValueError, TypeError for bad arguments, before anything is changed.
     """
 
@@ -157,13 +160,13 @@ class Engine:
         """Put a request in line; returns its id.
 
         Errors: ValueError for an empty prompt, a token outside the vocabulary, more tokens than the
-        model or the cache can hold, an id that is in use.
+        model or the cache can hold, an id that is in use (by a stream, until its last output).
         """
         params = SamplingParams() if params is None else params
         name = self._new_id() if request_id is None else request_id
         if not isinstance(name, str):
             raise TypeError(f"request_id: {name!r} is not a string")
-        if name in self._sequences:
+        if self._is_in_use(name):
             raise ValueError(f"request {name!r}: request_id: is in use")
         request = Request.of(name, prompt, params, secrets.randbits(63))
         self._check_fits(request)
@@ -174,19 +177,24 @@ class Engine:
         """End a request now. Errors: KeyError for an unknown id (or one that has ended)."""
         if request_id not in self._sequences:
             raise KeyError(f"request {request_id!r}: is unknown, or has ended")
-        return self._end(self._sequences[request_id], CANCELLED)
+        completion = self._end(self._sequences[request_id], CANCELLED)
+        self._drop_unwanted()
+        return completion
 
     def step(self) -> list[Output]:
         """Compute one batch; returns what came out, oldest request first. Without requests it does
         nothing."""
         with dispatch.use(*self.kernels):
-            if self._begun is None or not any(map(self._is_live, self._begun.chunks)):
+            if self._begun is None:
                 self._begun = self._begin(self.scheduler.schedule())
             begun = self._begun
             if begun is None:
                 return []
-            self._begun = self._begin_next(begun)
-        outputs = self._finish(begun)
+            following = self._begin_next(begun)
+        tokens = [] if begun.drawn is None else begun.drawn.tolist()
+        self._begun = following  # not before: a step is kept until its tokens are there
+        outputs = self._finish(begun, tokens)
+        self._drop_unwanted()
         if self._streams:
             self._deliver(outputs)
         return outputs
@@ -281,24 +289,34 @@ class Engine:
         chunks = self.scheduler.ahead(begun.chunks)
         if not chunks:
             return None
-        logits = self._graphs.run(chunks, begun.drawn.tokens)
+        drawn = self._sampler(self._graphs.run(chunks, begun.drawn.tokens), chunks)
         self.stats.ahead_steps += 1
-        return Begun(chunks, chunks, self._sampler(logits, chunks), recorded=True)
+        return Begun(chunks, chunks, drawn, recorded=True)
 
-    def _finish(self, begun: Begun) -> list[Output]:
-        """Wait for the tokens of a step and take them."""
-        tokens = [] if begun.drawn is None else begun.drawn.tolist()
+    def _finish(self, begun: Begun, tokens: list[int]) -> list[Output]:
+        """Take the tokens of a step."""
         live = [chunk for chunk in begun.chunks if self._is_live(chunk)]
         self.scheduler.computed(live)
-        self.stats.steps += 1
-        self.stats.graph_steps += begun.recorded
-        self.stats.computed_tokens += sum(chunk.length for chunk in live)
-        self.stats.dropped_tokens += len(begun.chunks) - len(live)
+        self._count(begun, live)
         return [
             self._take(chunk.sequence, token)
             for chunk, token in zip(begun.ready, tokens, strict=True)
             if self._is_live(chunk)
         ]
+
+    def _drop_unwanted(self) -> None:
+        """Forget the step that is under way if all its requests have ended."""
+        begun = self._begun
+        if begun is not None and not any(map(self._is_live, begun.chunks)):
+            self._begun = None
+            self._count(begun, [])
+
+    def _count(self, begun: Begun, live: list[Chunk]) -> None:
+        computed = sum(chunk.length for chunk in live)
+        self.stats.steps += 1
+        self.stats.graph_steps += begun.recorded
+        self.stats.computed_tokens += computed
+        self.stats.dropped_tokens += sum(chunk.length for chunk in begun.chunks) - computed
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
@@ -361,7 +379,11 @@ class Engine:
             )
 
     def _new_id(self) -> str:
-        return next(name for i in self._ids if (name := str(i)) not in self._sequences)
+        return next(name for i in self._ids if not self._is_in_use(name := str(i)))
+
+    def _is_in_use(self, request_id: str) -> bool:
+        """Whether a request has this id, or a stream that is still read."""
+        return request_id in self._sequences or request_id in self._streams
 
 
 def _default_pages(model: Decoder, page_size: int) -> int:

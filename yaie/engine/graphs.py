@@ -3,9 +3,9 @@
 A step qualifies when every sequence computes one token. Its batch is padded to the next recorded
 size: padding rows store nothing (slot -1), have no keys (kv_len 0), and their logits are dropped. A
 replay reads the same buffers as the recording, so a step copies its numbers there first. While a
-step is computed the next may be begun: they use two buffers on the host in turn, for the first may
-not have been read yet. Kernels are chosen while recording; a later ``yaie.use`` does not change a
-graph.
+step is computed the next may be begun: they use two buffers on the host in turn, and one is not
+written before the device has read it. Kernels are chosen while recording; a later ``yaie.use`` does
+not change a graph.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Forward = Callable[[Batch], Tensor]
 class Recorded:
     """What a recording reads, and what ``replay`` writes anew."""
 
-    hosts: tuple[tuple[Rows, Tensor], tuple[Rows, Tensor]]
+    hosts: tuple[Rows, Rows]
     buffer: Tensor
     tokens: Tensor
     logits: Tensor
@@ -43,8 +43,10 @@ class Rows:
     """The rows of a batch of decode steps on the host, where most stay as they are from one step to
     the next: block tables are written only where they have changed."""
 
-    def __init__(self, host: Batch, page_size: int) -> None:
+    def __init__(self, buffer: Tensor, host: Batch, page_size: int) -> None:
+        self.buffer = buffer  # of which ``host`` is made
         self._page_size = page_size
+        self._read: torch.cuda.Event | None = None  # the device has read what was sent last
         self._tokens, self._positions = host.tokens.numpy(), host.positions.numpy()
         self._slots, self._kv_lens = host.slots.numpy(), host.kv_lens.numpy()
         self._table = host.block_table.numpy()
@@ -56,7 +58,9 @@ class Rows:
 
     def write(self, chunks: list[Chunk], known: bool = True) -> None:
         """Write the chunks into the first rows, and rows of padding behind them; the tokens only if
-        they are known."""
+        they are known. Waits while the device may still read those before."""
+        if self._read is not None:
+            self._read.synchronize()
         n, table = len(chunks), self._table
         tokens, positions, slots = self._tokens, self._positions, self._slots
         sequences = [chunk.sequence for chunk in chunks]
@@ -71,6 +75,11 @@ class Rows:
         positions[:n], self._kv_lens[:n] = start, start + 1
         page, offset = np.divmod(start, self._page_size)
         slots[:n] = table[np.arange(n), page] * self._page_size + offset
+
+    def send(self, to: Tensor) -> None:
+        """Copy them to the buffer of a recording."""
+        to.copy_(self.buffer, non_blocking=True)
+        self._read = batches.sent(to.device)
 
     def _write_tables(self, sequences: list[Sequence]) -> None:
         versions = [sequence.table_version for sequence in sequences]
@@ -102,6 +111,7 @@ class DecodeGraphs:
         self.recorded: dict[tuple[int, int], Recorded] = {}
         self.replays = 0
         self._memory: Any = None
+        self._stream: torch.cuda.Stream | None = None
 
     def serves(self, chunks: Iterable[Chunk]) -> bool:
         """Whether this step is a decode step."""
@@ -116,9 +126,9 @@ class DecodeGraphs:
         if key not in self.recorded:
             self.recorded[key] = self._record(*key)
         recorded = self.recorded[key]
-        rows, host_buffer = recorded.hosts[self.replays % 2]
+        rows = recorded.hosts[self.replays % 2]
         rows.write(chunks, known=tokens is None)
-        recorded.buffer.copy_(host_buffer, non_blocking=True)
+        rows.send(recorded.buffer)
         if tokens is not None:
             recorded.tokens[: len(chunks)].copy_(tokens.clamp(min=0))
         recorded.replay()
@@ -128,17 +138,17 @@ class DecodeGraphs:
     def _record(self, size: int, width: int) -> Recorded:
         shapes = batches.sizes(size, size, size, width)
         hosts = self._host_rows(shapes), self._host_rows(shapes)
-        buffer = hosts[0][1].to(self.device, copy=True)
+        buffer = hosts[0].buffer.to(self.device, copy=True)
         batch = batches.views(buffer, shapes)
         with dispatch.checked(False):  # contents cannot be read while recording
             logits, replay = self.capture(lambda: self.forward(batch))
         return Recorded(hosts, buffer, batch.tokens, logits, replay)
 
-    def _host_rows(self, shapes: dict[str, tuple[int, ...]]) -> tuple[Rows, Tensor]:
-        host_buffer = batches.host_buffer(shapes, self.device)
-        rows = Rows(batches.views(host_buffer, shapes), self.page_size)
+    def _host_rows(self, shapes: dict[str, tuple[int, ...]]) -> Rows:
+        buffer = batches.host_buffer(shapes, self.device)
+        rows = Rows(buffer, batches.views(buffer, shapes), self.page_size)
         rows.write([])
-        return rows, host_buffer
+        return rows
 
     def capture(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         """Record ``work``; returns its result, and what computes it anew in the same memory."""
@@ -150,7 +160,9 @@ class DecodeGraphs:
                 work()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with recording(graph, pool=self._memory):
+        if self._stream is None:  # the same for all that share memory, on this very GPU
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        with recording(graph, pool=self._memory, stream=self._stream):
             result = work()
         self._memory = graph.pool()
         return result, graph.replay

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from yaie import ops
+from yaie.engine import batch as batches
 from yaie.engine.scheduler import Chunk, Sequence
 
 OFF = 2**31 - 1
@@ -22,8 +23,7 @@ class Drawn:
         if tokens.device.type == "cuda":
             self._copy = torch.empty_like(tokens, device="cpu", pin_memory=True)
             self._copy.copy_(tokens, non_blocking=True)
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record()
+            self._copied = batches.sent(tokens.device)
 
     def tolist(self) -> list[int]:
         """Wait for them, and for nothing that was begun later; -1 for a row that holds no
