@@ -27,6 +27,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from conformance.arguments import positive
 from conformance.campaign import Campaign
 from conformance.conftest import PROFILES
 from conformance.mutants.hunt import Effort, Unrecorded, drive
@@ -232,20 +233,13 @@ def _parser() -> argparse.ArgumentParser:
         ("--op", {"default": "*", "metavar": "GLOB", "help": "kernels of these ops (all)"}),
         ("--kernel", {"default": "simt.*", "metavar": "GLOB", "help": "these (%(default)s)"}),
         ("--profile", {"default": "quick", "choices": sorted(PROFILES), "help": "(%(default)s)"}),
-        ("--seeds", {"default": 20, "type": _positive, "metavar": "N", "help": "(%(default)s)"}),
-        ("--jobs", {"default": cores, "type": _positive, "metavar": "N", "help": "(a core each)"}),
+        ("--seeds", {"default": 20, "type": positive, "metavar": "N", "help": "(%(default)s)"}),
+        ("--jobs", {"default": cores, "type": positive, "metavar": "N", "help": "(a core each)"}),
         ("--records", {"default": DEFAULT_FOLDER, "type": Path, "metavar": "DIR"}),
     ]
     for name, how in options:
         parser.add_argument(name, **how)
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 if __name__ == "__main__":

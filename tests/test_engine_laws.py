@@ -354,26 +354,22 @@ def interrupted(engine: Engine, where: str) -> list[Any]:
             return []
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_what_was_begun_for_the_last_request_is_counted(cancelled: bool) -> None:
+def test_drops_are_counted() -> None:
+    """Also those of a step whose requests have all stopped, or been cancelled."""
     (said,) = served().generate([prompt(4, 2, 1)], greedy(12))
     stop = next(n for n, t in enumerate(said.tokens) if n > 2 and t not in said.tokens[:n])
-    engine = ahead()
-    name = engine.submit(prompt(4, 2, 1), greedy(12, stop_ids=(said.tokens[stop],)))
-    if cancelled:
-        for _ in range(stop + 1 - cancelled):
-            engine.step()
-        engine.cancel(name)
-    while engine.busy:
-        engine.step()
-    stats = engine.stats
-    assert stats.dropped_tokens == 1 and stats.computed_tokens == 6 + stop - cancelled
-    assert stats.steps == 1 + stats.graph_steps and stats.ahead_steps == stats.graph_steps - 1
-
-
-def test_drops_are_counted() -> None:
     for cancelled in (False, True):
-        test_what_was_begun_for_the_last_request_is_counted(cancelled)
+        engine = ahead()
+        name = engine.submit(prompt(4, 2, 1), greedy(12, stop_ids=(said.tokens[stop],)))
+        if cancelled:
+            for _ in range(stop):
+                engine.step()
+            engine.cancel(name)
+        while engine.busy:
+            engine.step()
+        stats = engine.stats
+        assert stats.dropped_tokens == 1 and stats.computed_tokens == 6 + stop - cancelled
+        assert stats.steps == 1 + stats.graph_steps and stats.ahead_steps == stats.graph_steps - 1
 
 
 def test_a_request_id_may_come_again_while_a_step_is_under_way() -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from conformance.arguments import positive
 from conformance.conftest import PROFILES
 from conformance.mutants import catalogue, sample, table
 from conformance.mutants.build import BuildError, Toolchain, prepare
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--profile", choices=PROFILES, help=f"cases a kernel at most: {profiles} (default)"
     )
     parser.add_argument(
-        "--jobs", type=_positive, default=len(os.sched_getaffinity(0)), metavar="N",
+        "--jobs", type=positive, default=len(os.sched_getaffinity(0)), metavar="N",
         help="mutants at a time (one a core: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only mutants of sources that changed since then (git)",
     )  # fmt: skip
     parser.add_argument(
-        "--sample", type=_positive, metavar="N",
+        "--sample", type=positive, metavar="N",
         help="only so many, drawn anew at each commit; with --since, so many of the others too",
     )  # fmt: skip
     parser.add_argument("--no-cache", action="store_true", help="hunt what is known already, too")
@@ -83,13 +84,6 @@ def _parser() -> argparse.ArgumentParser:
         help="only show that a harmless change survives and one that does not compile is an error",
     )  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def select(mutants: Sequence[catalogue.Mutant], args: argparse.Namespace) -> list[Trial]:
