@@ -26,6 +26,8 @@ TORCH = (
 )  # fmt: skip
 COPIES = 256
 """Calls of a rotation: a sample takes each at most once."""
+SUBJECT = "benchmarks.gate.proof.micro:Micro"
+CANARY = "micro/polynomial 65536"
 
 
 def benches() -> list[str]:

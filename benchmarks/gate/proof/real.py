@@ -1,27 +1,29 @@
 """How often the gate is wrong on this machine: `python -m benchmarks.gate --proof [--runs 3]`.
 
-Whole runs of both stages on CPU kernels: A/A of one build, A/A' against a rebuild whose code lies
-elsewhere, and slowdowns injected into one kernel in twenty. No figure of a GPU comes from here.
+Whole runs of both stages on kernels kept for this, of the CPU or (--device cuda) of the GPU: A/A of
+one build, A/A' against a rebuild whose code lies elsewhere, and slowdowns injected into one kernel
+in twenty.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.compile_table import ROOT
 from benchmarks.gate import speed
-from benchmarks.gate.proof import micro
+from benchmarks.gate.proof import micro, micro_gpu
 from benchmarks.gate.report import Untrusted
 from benchmarks.stats import REGRESSION
 
-SUBJECT = "benchmarks.gate.proof.micro:Micro"
-CANARY = "micro/polynomial 65536"
+KERNELS = {"cpu": micro, "cuda": micro_gpu}
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
 SHARE = 20
 """One benchmark in so many is slowed down."""
@@ -29,10 +31,12 @@ SHARE = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """What one run said."""
+    """What one run said; by its first four fields it is known again."""
 
+    device: str
     kind: str
     slowdown: float
+    number: int
     run: str
     slowed: int
     found: int
@@ -43,64 +47,81 @@ class Trial:
     reasons: tuple[str, ...]
 
 
-def trial(kind: str, slowdown: float, number: int, folder: Path) -> Trial:
+def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) -> Trial:
     """One run of the gate, with another set of slowed benchmarks for each number."""
-    names = micro.benches()
+    kernels = KERNELS[device]
+    names = kernels.benches()
     slowed = names[number % SHARE :: SHARE] if slowdown else []
-    base = micro.compile(folder, "base")
+    base = kernels.compile(folder, "base")
     padding = () if kind == "A/A" else ("-DPADDING",)
-    head = micro.compile(folder, "head", *padding)
-    slow = micro.compile(folder, "slow", f"-DEXTRA={round(1000 * slowdown)}", *padding)
+    head = kernels.compile(folder, "head", *padding)
+    slow = kernels.compile(folder, "slow", f"-DEXTRA={round(1000 * slowdown)}", *padding)
     options = {
         "libraries": {"base": str(base), "head": str(head), "slow": str(slow)},
         "slowed": slowed, "slowdown": slowdown,
     }  # fmt: skip
     # The same code on both sides, torch's: controls, unless it was slowed down.
     identical = [n for n in names if n.startswith("torch/") and n not in slowed]
-    target = speed.Target(SUBJECT, names, identical, CANARY, options)
-    started = time.monotonic()
+    target = speed.Target(kernels.SUBJECT, names, identical, kernels.CANARY, options)
+    what, started = (device, kind, slowdown, number), time.monotonic()
     try:
         outcome = speed.measure(target, folder / "runs", lambda words: None)
     except Untrusted as error:
-        return Trial(kind, slowdown, "untrusted", len(slowed), 0, 0, 0, 0, 0.0, (str(error),))
+        return Trial(*what, "untrusted", len(slowed), 0, 0, 0, 0, 0.0, (str(error),))
     verdicts = outcome.verdicts
     slower = set(verdicts.table.index[verdicts.table["verdict"] == REGRESSION])
     open_ = int((verdicts.table["verdict"] == "INCONCLUSIVE").sum())
     return Trial(
-        kind, slowdown, verdicts.run, len(slowed), len(slower & set(slowed)),
+        *what, verdicts.run, len(slowed), len(slower & set(slowed)),
         len(slower - set(slowed)), open_, len(outcome.screened), time.monotonic() - started,
         tuple(verdicts.reasons),
     )  # fmt: skip
 
 
+def kept(path: Path) -> dict[tuple[Any, ...], Trial]:
+    """The trials of an earlier run, by what was tried."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    trials = (Trial(**json.loads(line)) for line in lines)
+    return {(t.device, t.kind, t.slowdown, t.number): t for t in trials}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     cli = argparse.ArgumentParser(prog="python -m benchmarks.gate --proof", description=__doc__)
+    cli.add_argument("--device", choices=sorted(KERNELS), default="cpu")
     cli.add_argument("--runs", type=int, default=3, help="of each kind")
     cli.add_argument("--slowdowns", default=",".join(map(str, SLOWDOWNS)), metavar="X,...")
-    cli.add_argument("--out", type=Path, default=ROOT / "build" / "gate-proof", metavar="FOLDER")
+    cli.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "gate-proof", metavar="FOLDER",
+        help="default: build/gate-proof; trials that it holds are not run again",
+    )  # fmt: skip
     args = cli.parse_args(argv)
     kinds = [("A/A", 0.0), ("A/A'", 0.0)]
     kinds += [("slower", float(x)) for x in args.slowdowns.split(",") if x]
-    print(f"{len(micro.benches())} benchmarks")
+    print(f"{len(KERNELS[args.device].benches())} benchmarks")
     print("| run | slowdown | verdict | slowed | found | false | no verdict | again | s |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|", flush=True)
-    false = 0
     args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "trials.jsonl").open("a") as file:
-        for number in range(args.runs):
-            for kind, slowdown in kinds:
-                t = trial(kind, slowdown, number, args.out)
-                file.write(json.dumps(vars(t)) + "\n")
-                file.flush()
-                false += t.false
-                print(
-                    f"| {t.kind} | {t.slowdown:.0%} | {t.run} | {t.slowed} | {t.found} | {t.false} "
-                    f"| {t.inconclusive} | {t.suspects} | {t.seconds:.0f} |",
-                    flush=True,
-                )
-                if t.run == "untrusted":
-                    print(f"  untrusted: {'; '.join(t.reasons)}", file=sys.stderr, flush=True)
+    records = args.out / "trials.jsonl"
+    trials = kept(records)
+    false = 0
+    for number, (kind, slowdown) in itertools.product(range(args.runs), kinds):
+        what = (args.device, kind, slowdown, number)
+        if what not in trials:
+            trials[what] = trial(*what, args.out)
+            with records.open("a") as file:
+                file.write(json.dumps(vars(trials[what])) + "\n")
+        false += trials[what].false
+        print(row(trials[what]), flush=True)
     return 1 if false else 0
+
+
+def row(t: Trial) -> str:
+    """A line of the table, and under it why a run is not to be trusted."""
+    why = f"\n  untrusted: {'; '.join(t.reasons)}" if t.run == "untrusted" else ""
+    return (
+        f"| {t.kind} | {t.slowdown:.0%} | {t.run} | {t.slowed} | {t.found} | {t.false} "
+        f"| {t.inconclusive} | {t.suspects} | {t.seconds:.0f} |{why}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""GPU kernels that the gate is tried on: compiled ones (micro.cu), whose build can be slowed down,
+and torch's, of which head makes some calls twice."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.clock import Call
+from benchmarks.gate.proof.micro import COPIES, often
+
+SOURCE = Path(__file__).with_name("micro.cu")
+KERNELS = (
+    "axpy", "fill", "copy", "gather", "reversed", "polynomial", "exponential", "division",
+    "histogram", "shuffle",
+)  # fmt: skip
+BLOCKS = (132, 264, 528, 1056)
+THREADS, ELEMENTS_A_THREAD = 256, 200
+CALLS = 8
+"""Of a compiled kernel in a graph."""
+TORCH = (
+    "softmax", "layer_norm", "matmul", "sort", "cumsum", "silu", "mean", "topk", "exp", "transpose",
+)  # fmt: skip
+SUBJECT = "benchmarks.gate.proof.micro_gpu:MicroGpu"
+CANARY = "micro/polynomial 264"
+
+
+def benches() -> list[str]:
+    """Names, as of kernels: `micro/axpy 132` (blocks), `torch/softmax cuda`."""
+    return [f"micro/{k} {n}" for k in KERNELS for n in BLOCKS] + [f"torch/{k} cuda" for k in TORCH]
+
+
+def compile(folder: Path, name: str, *flags: str) -> Path:
+    """A build of the micro-kernels for the GPU of this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / f"{name}.cuda.so"
+    nvcc = shutil.which("nvcc") or "nvcc"
+    options = ("-O3", "-std=c++17", "-arch=native", "-shared", "-Xcompiler=-fPIC")
+    hidden = "-Xcompiler=-fvisibility=hidden"
+    subprocess.run([nvcc, *options, hidden, *flags, "-o", out, SOURCE], check=True)
+    return out
+
+
+class MicroGpu:
+    """Both builds, loaded in an order that chance decides; ``plan`` as in
+    benchmarks.gate.proof.micro."""
+
+    def __init__(self, plan: Mapping[str, Any], chance: random.Random) -> None:
+        import torch
+
+        from benchmarks.timing.gpu import Gpu
+
+        self.machine = Gpu()
+        names = list(plan["libraries"])
+        chance.shuffle(names)
+        self._libraries = {name: ctypes.CDLL(plan["libraries"][name]) for name in names}
+        self._slowed, self._slowdown = set(plan["slowed"]), float(plan["slowdown"])
+        torch.manual_seed(1)
+        self._x = torch.randn(max(BLOCKS) * THREADS * ELEMENTS_A_THREAD, device="cuda")
+        self._y = torch.zeros_like(self._x)
+
+    def open(self, bench: str) -> Mapping[str, Sequence[Call]]:
+        kind, _, rest = bench.partition("/")
+        name, _, blocks = rest.partition(" ")
+        slow = bench in self._slowed
+        if kind == "torch":
+            call = torch_call(name)
+            head = often(call, self._slowdown) if slow else call
+            return {"base": [call] * COPIES, "head": [head] * COPIES}
+        libraries = {"base": "base", "head": "slow" if slow else "head"}
+        found = {side: self._compiled(lib, name, int(blocks)) for side, lib in libraries.items()}
+        return {side: [call] * CALLS for side, call in found.items()}
+
+    def _compiled(self, library: str, name: str, blocks: int) -> Call:
+        import torch
+
+        function = getattr(self._libraries[library], name)
+        elements = ctypes.c_long(blocks * THREADS * ELEMENTS_A_THREAD)
+        pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (self._x, self._y))
+        arguments = (*pointers, elements, ctypes.c_int(blocks))
+
+        def call() -> None:
+            stream = torch.cuda.current_stream().cuda_stream
+            if error := function(*arguments, ctypes.c_void_p(stream)):
+                raise RuntimeError(f"{name} of {library}: CUDA error {error}")
+
+        return call
+
+
+def torch_call(name: str) -> Call:
+    """A call of one of torch's own kernels, some microseconds long."""
+    import torch
+
+    torch.manual_seed(1)
+    x = torch.randn(1024, 4096, device="cuda")
+    square = torch.randn(1024, 1024, device="cuda", dtype=torch.bfloat16)
+    functions: dict[str, Callable[[], Any]] = {
+        "softmax": lambda: torch.softmax(x, -1),
+        "layer_norm": lambda: torch.nn.functional.layer_norm(x, (4096,)),
+        "matmul": lambda: square @ square,
+        "sort": lambda: torch.sort(x[:8]),
+        "cumsum": lambda: torch.cumsum(x, -1),
+        "silu": lambda: torch.nn.functional.silu(x),
+        "mean": lambda: x.mean(0),
+        "topk": lambda: torch.topk(x[:8], 16),
+        "exp": lambda: torch.exp(x),
+        "transpose": lambda: x.t().contiguous(),
+    }
+    return functions[name]
