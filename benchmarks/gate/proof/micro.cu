@@ -1,12 +1,6 @@
 // Kernels that the gate is tried on with a GPU, as micro.cpp is without one. Each of W threads
-// computes 200 elements, those W apart. A build may be slowed down: EXTRA of 1000 elements are
-// computed twice (in fives, so that all threads have as much to do), so it moves as many more bytes and
-// does as many more operations. PADDING moves the code about and changes nothing else.
+// computes some elements, those W apart. PADDING moves the code about and changes nothing else.
 #include <cuda_runtime.h>
-
-#ifndef EXTRA
-#define EXTRA 0
-#endif
 
 #ifdef PADDING
 // Code of its own between the kernels, and more of it in each module: they are loaded elsewhere.
@@ -28,9 +22,7 @@ constexpr int THREADS = 256;
     __global__ void __launch_bounds__(THREADS)                                                   \
         name##_kernel(const float* __restrict__ x, float* __restrict__ y, long n) {              \
         const long workers = long(gridDim.x) * THREADS;                                          \
-        for (long at = blockIdx.x * long(THREADS) + threadIdx.x; at < n + n * EXTRA / 1000;      \
-             at += workers) {                                                                    \
-            const long i = at < n ? at : at - n;                                                 \
+        for (long i = blockIdx.x * long(THREADS) + threadIdx.x; i < n; i += workers) {           \
             BODY                                                                                 \
         }                                                                                        \
     }                                                                                            \

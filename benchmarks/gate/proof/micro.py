@@ -4,6 +4,7 @@ and torch's, of which head makes some calls twice."""
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import random
 import subprocess
@@ -35,10 +36,15 @@ def benches() -> list[str]:
     return [f"micro/{k} {n}" for k in KERNELS for n in SIZES] + [f"torch/{k} cpu" for k in TORCH]
 
 
-def compile(folder: Path, name: str, *flags: str) -> Path:
-    """A build of the micro-kernels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"{name}.so"
+def libraries(folder: Path, slowdown: float, padded: bool) -> dict[str, str]:
+    """Builds of the micro-kernels: base, head and a slower head."""
+    padding = ["-DPADDING"] if padded else []
+    flags = {"base": [], "head": padding, "slow": [f"-DEXTRA={round(1000 * slowdown)}", *padding]}
+    return {name: str(_compiled(folder / f"{name}.so", more)) for name, more in flags.items()}
+
+
+def _compiled(out: Path, flags: Sequence[str]) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CXX", "c++").split()
     options = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
     subprocess.run([*compiler, *options, *flags, "-o", out, SOURCE], check=True)
@@ -102,14 +108,17 @@ def torch_call(name: str) -> Call:
 
 def often(call: Call, slowdown: float) -> Call:
     """A call that is slower by so much on the average of many."""
-    owed = 0.0
+    made = 0
 
-    def slower() -> None:
-        nonlocal owed
-        call()
-        owed += slowdown
-        if owed >= 1:
-            owed -= 1
+    def owed(calls: int) -> int:
+        return math.floor(calls * slowdown + 1e-9)
+
+    def slower() -> Any:
+        nonlocal made
+        before = owed(made)
+        made += 1
+        if owed(made) > before:
             call()
+        return call()
 
     return slower

@@ -1,28 +1,29 @@
-"""GPU kernels that the gate is tried on: compiled ones (micro.cu), whose build can be slowed down,
-and torch's, of which head makes some calls twice."""
+"""GPU kernels that the gate is tried on: compiled ones (micro.cu) and torch's. Where head is slower
+it makes some calls twice: elements that a kernel computes twice are in a cache the second time, and
+cost less than they should."""
 
 from __future__ import annotations
 
 import ctypes
 import random
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clock import Call
-from benchmarks.gate.proof.micro import COPIES, often
+from benchmarks.gate.processes.bursts import SIDES
+from benchmarks.gate.proof.micro import often
 
 SOURCE = Path(__file__).with_name("micro.cu")
 KERNELS = (
     "axpy", "fill", "copy", "gather", "reversed", "polynomial", "exponential", "division",
     "histogram", "shuffle",
 )  # fmt: skip
-BLOCKS = (132, 264, 528, 1056)
-THREADS, ELEMENTS_A_THREAD = 256, 200
-CALLS = 8
-"""Of a compiled kernel in a graph."""
+BLOCKS = (132, 264, 528)
+THREADS, ELEMENTS_A_THREAD = 256, 64
+CALLS = 100
+"""Of a kernel in a graph: one of them is 1 %."""
 TORCH = (
     "softmax", "layer_norm", "matmul", "sort", "cumsum", "silu", "mean", "topk", "exp", "transpose",
 )  # fmt: skip
@@ -35,20 +36,23 @@ def benches() -> list[str]:
     return [f"micro/{k} {n}" for k in KERNELS for n in BLOCKS] + [f"torch/{k} cuda" for k in TORCH]
 
 
-def compile(folder: Path, name: str, *flags: str) -> Path:
-    """A build of the micro-kernels for the GPU of this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"{name}.cuda.so"
-    nvcc = shutil.which("nvcc") or "nvcc"
-    options = ("-O3", "-std=c++17", "-arch=native", "-shared", "-Xcompiler=-fPIC")
-    hidden = "-Xcompiler=-fvisibility=hidden"
-    subprocess.run([nvcc, *options, hidden, *flags, "-o", out, SOURCE], check=True)
+def libraries(folder: Path, slowdown: float, padded: bool) -> dict[str, str]:
+    """Builds of the micro-kernels for the GPU of this machine: base and head."""
+    flags = {"base": [], "head": ["-DPADDING"] if padded else []}
+    return {name: str(_compiled(folder / f"{name}.cuda.so", more)) for name, more in flags.items()}
+
+
+def _compiled(out: Path, flags: Sequence[str]) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    options = ("-O3", "-std=c++17", "-arch=native", "-shared")
+    host = ("-Xcompiler=-fPIC", "-Xcompiler=-fvisibility=hidden")
+    subprocess.run(["nvcc", *options, *host, *flags, "-o", out, SOURCE], check=True)
     return out
 
 
 class MicroGpu:
     """Both builds, loaded in an order that chance decides; ``plan`` as in
-    benchmarks.gate.proof.micro."""
+    benchmarks.gate.proof.micro, but for a slow library."""
 
     def __init__(self, plan: Mapping[str, Any], chance: random.Random) -> None:
         import torch
@@ -67,14 +71,13 @@ class MicroGpu:
     def open(self, bench: str) -> Mapping[str, Sequence[Call]]:
         kind, _, rest = bench.partition("/")
         name, _, blocks = rest.partition(" ")
-        slow = bench in self._slowed
         if kind == "torch":
-            call = torch_call(name)
-            head = often(call, self._slowdown) if slow else call
-            return {"base": [call] * COPIES, "head": [head] * COPIES}
-        libraries = {"base": "base", "head": "slow" if slow else "head"}
-        found = {side: self._compiled(lib, name, int(blocks)) for side, lib in libraries.items()}
-        return {side: [call] * CALLS for side, call in found.items()}
+            calls = dict.fromkeys(SIDES, torch_call(name))
+        else:
+            calls = {side: self._compiled(side, name, int(blocks)) for side in SIDES}
+        if bench in self._slowed:
+            calls["head"] = often(calls["head"], self._slowdown)
+        return {side: [call] * CALLS for side, call in calls.items()}
 
     def _compiled(self, library: str, name: str, blocks: int) -> Call:
         import torch

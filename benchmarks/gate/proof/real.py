@@ -12,8 +12,8 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Trial:
     suspects: int
     seconds: float
     reasons: tuple[str, ...]
+    estimates: Mapping[str, float] = field(default_factory=dict)
+    """of those that were slowed: by how much, as measured"""
 
 
 def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) -> Trial:
@@ -52,14 +54,8 @@ def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) ->
     kernels = KERNELS[device]
     names = kernels.benches()
     slowed = names[number % SHARE :: SHARE] if slowdown else []
-    base = kernels.compile(folder, "base")
-    padding = () if kind == "A/A" else ("-DPADDING",)
-    head = kernels.compile(folder, "head", *padding)
-    slow = kernels.compile(folder, "slow", f"-DEXTRA={round(1000 * slowdown)}", *padding)
-    options = {
-        "libraries": {"base": str(base), "head": str(head), "slow": str(slow)},
-        "slowed": slowed, "slowdown": slowdown,
-    }  # fmt: skip
+    libraries = kernels.libraries(folder, slowdown, padded=kind != "A/A")
+    options = {"libraries": libraries, "slowed": slowed, "slowdown": slowdown}
     # The same code on both sides, torch's: controls, unless it was slowed down.
     identical = [n for n in names if n.startswith("torch/") and n not in slowed]
     target = speed.Target(kernels.SUBJECT, names, identical, kernels.CANARY, options)
@@ -75,6 +71,7 @@ def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) ->
         *what, verdicts.run, len(slowed), len(slower & set(slowed)),
         len(slower - set(slowed)), open_, len(outcome.screened), time.monotonic() - started,
         tuple(verdicts.reasons),
+        {name: float(verdicts.table.at[name, "estimate"]) for name in slowed},
     )  # fmt: skip
 
 
