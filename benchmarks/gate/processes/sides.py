@@ -5,7 +5,7 @@ itself finds no difference for ever. So each side is loaded under a name of its 
 loaded is asserted: different modules, each with the build id that its build wrote down.
 
 A kernel is a launcher of the extension and the Python around it (which allocates results and
-chooses the number of splits): that comes from the side's own yaie/kernels/native.py.
+chooses the number of splits): that comes from the side's own yaie/kernels/native.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Loadable:
 
     @classmethod
     def of(cls, build: Build) -> Loadable:
-        wrappers = build.tree.root / "yaie" / "kernels" / "native.py"
+        kernels = build.tree.root / "yaie" / "kernels"
+        package, module = kernels / "native" / "__init__.py", kernels / "native.py"
+        wrappers = package if package.exists() else module  # a base of before it was a package
         return cls(build.side, build.face, str(build.module), str(wrappers), build.build_id)
 
 
@@ -70,7 +72,7 @@ def load(wanted: Loadable) -> Side:
     found = getattr(module, "build_id", None)
     if found != wanted.build_id:
         raise WrongBuild(f"{wanted.side} has build id {found}, should have {wanted.build_id}")
-    wrappers = _module(f"yaie_{wanted.side}.native", Path(wanted.native))
+    wrappers = _module(f"yaie_{wanted.side}_native", Path(wanted.native))
     return Side(wanted.side, wanted.build_id, module, _kernels(wrappers, module, wanted.face))
 
 
@@ -87,7 +89,8 @@ def load_both(base: Loadable, head: Loadable, head_first: bool = False) -> tuple
 
 
 def _module(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
+    inside = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
     if spec is None or spec.loader is None:
         raise WrongBuild(f"{path} is no module")
     module = importlib.util.module_from_spec(spec)

@@ -1,0 +1,90 @@
+"""An extension of ours, and how its launchers are called. The only module that imports extensions.
+
+YAIE_EXTENSIONS names a folder in which extensions are looked for before the package's own: that is
+how another build (a mutant, the other side of a comparison) is judged.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FACES = {"simt": "cpu", "cuda": "cuda"}
+"""Each face, and where its tensors must live."""
+
+
+@cache
+def extension(face: str) -> ModuleType | None:
+    """The extension of a face, or None where it was not built."""
+    name = f"yaie._{face}"
+    folder = os.environ.get("YAIE_EXTENSIONS")
+    if folder:
+        if not Path(folder).is_dir():
+            raise ValueError(f"YAIE_EXTENSIONS is {folder!r}, which is no folder")
+        for suffix in EXTENSION_SUFFIXES:
+            path = Path(folder, f"_{face}{suffix}")
+            if path.exists():
+                spec = importlib.util.spec_from_file_location(name, path)
+                assert spec is not None and spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+                return module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
+
+
+_entries = 0
+
+
+def entries() -> int:
+    """How often a launcher of ours was entered in this process: a refused call enters none."""
+    return _entries
+
+
+@dataclass(frozen=True)
+class Face:
+    """One loaded extension, and the type of its device."""
+
+    module: ModuleType
+    device: str
+
+    def multiprocessors(self, tensor: Tensor) -> int:
+        """Blocks that run side by side; the executor stands for a small GPU."""
+        if self.device == "cpu":
+            return 20
+        return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """Calls one launcher of a face on the current stream; its errors are those of the op's page."""
+
+    face: Face
+    name: str
+
+    def __call__(self, *args: Any) -> None:
+        global _entries
+        _entries += 1
+        launcher = getattr(self.face.module, self.name)
+        if self.face.device == "cpu":
+            # Nothing in there is torch's business, and a mode would see every attribute read.
+            with torch._C.DisableTorchFunction():
+                launcher(*args, 0)
+            return
+        first = args[0][0] if isinstance(args[0], list) else args[0]
+        with torch.cuda.device(first.device):
+            launcher(*args, torch.cuda.current_stream().cuda_stream)
