@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from planted import BUGS, INCLUDES, lay_out  # noqa: E402
+from planted import BUGS, INCLUDES, SOURCES, lay_out  # noqa: E402
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 QUIET = "-"
@@ -61,7 +61,7 @@ def compile_program(folder: Path, name: str, arch: str) -> str | None:
 def newest(folder: Path) -> float:
     """When a program's own sources, or any that it may include, were changed last."""
     headers = [p for include in INCLUDES for p in include.rglob("*.*h")]
-    own = [p for p in folder.rglob("*") if p.suffix in (".cu", ".cuh", ".h")]
+    own = [p for p in folder.rglob("*") if p.suffix in SOURCES]
     return max(p.stat().st_mtime for p in [*headers, *own])
 
 

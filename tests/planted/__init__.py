@@ -19,6 +19,8 @@ EXAMPLES = ROOT / "csrc" / "simt" / "examples"
 INCLUDES = (EXAMPLES, HERE, ROOT / "csrc", ROOT / "csrc" / "simt" / "include")
 """Folders of headers; a bug's own folder, with the header that it changes, comes before them."""
 
+SOURCES = {".cu", ".cuh", ".h"}
+
 
 @dataclass(frozen=True)
 class Bug:
@@ -76,16 +78,22 @@ def put(path: Path, text: str) -> None:
 def lay_out(folder: Path) -> list[str]:
     """A folder for each program, clean and with each bug: its source, and a header with the bug,
     which the compiler finds before the true one. Returns the folders' names."""
-    wanted = {f"clean-{program}": source_of(program).read_text() for program in PROGRAMS}
-    for name, text in wanted.items():
-        put(folder / name / "program.cu", text)
+    wanted = {
+        folder / f"clean-{program}" / "program.cu": source_of(program).read_text()
+        for program in PROGRAMS
+    }
     for bug in (bug for bug in BUGS if bug.applies):
-        file = ROOT / bug.file
-        wanted[bug.id] = bug.mutated if bug.source == file else bug.source.read_text()
-        put(folder / bug.id / "program.cu", wanted[bug.id])
-        if bug.source != file:
-            put(folder / bug.id / file.relative_to(ROOT / "csrc"), bug.mutated)
-    for old in folder.iterdir():
-        if (old / "program.cu").exists() and old.name not in wanted:
+        own, file = folder / bug.id, ROOT / bug.file
+        wanted[own / "program.cu"] = bug.source.read_text()
+        changed = "program.cu" if bug.source == file else file.relative_to(ROOT / "csrc")
+        wanted[own / changed] = bug.mutated
+    for path, text in wanted.items():
+        put(path, text)
+    programs = {path.parent for path in wanted if path.name == "program.cu"}
+    for old in [path.parent for path in folder.glob("*/program.cu")]:
+        if old not in programs:
             shutil.rmtree(old)
-    return list(wanted)
+    for program in programs:  # a header that a bug changed before would still be found
+        for path in [p for p in program.rglob("*") if p.suffix in SOURCES and p not in wanted]:
+            path.unlink()
+    return sorted(program.name for program in programs)
