@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import PLUGIN
 
-from yaie import ops
+from yaie import ops, pages
 from yaie.check import Judge
 from yaie.cli import main
 
@@ -49,6 +49,20 @@ def test_ops_prints_the_page_of_one(capsys: Any) -> None:
     assert out.startswith(op.doc.strip())
     for words in (op.signature.text, *op.kernels, *op.workloads, *op.edges):
         assert words in out
+
+
+@pytest.mark.parametrize("name", list(ops.OPS))
+def test_a_page_can_be_read(name: str) -> None:
+    """A workload of a thousand numbers is told in a line or two."""
+    assert max(len(line) for line in pages.text(ops.get(name)).splitlines()) < 600
+
+
+def test_a_case_for_readers_names_equal_parts_once_and_the_first_alone() -> None:
+    case = ops.gather_slots.Case(lens=(5, *[7] * 300, *range(10, 20)), S=16)
+    lens = "(5, 7 × 300, 10, 11, 12, 13, 14, 15, … 311 in all)"
+    assert f"gather_slots.Case(lens={lens}, S=16)" == pages.told(case)
+    case = ops.gather_slots.Case(lens=(3,), S=8)
+    assert repr(case) == pages.told(case)
 
 
 LISTS = {"kernels", "edges", "errors", "workloads"}

@@ -51,13 +51,7 @@ def case(cls: C) -> C:
     names the op, leaves defaults out and can be pasted back (``yaie repro``)."""
 
     def __repr__(self: Any) -> str:
-        shown = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in dataclasses.fields(self)
-            if getattr(self, f.name) != f.default
-        ]
-        page = type(self).__module__.rpartition(".")[2]
-        return f"{page}.Case({', '.join(shown)})"
+        return written(self, repr)
 
     def __post_init__(self: Any) -> None:
         for f in dataclasses.fields(self):
@@ -70,6 +64,17 @@ def case(cls: C) -> C:
     cls._repr_pretty_ = print_as_repr  # type: ignore[attr-defined]
     dataclass(frozen=True, kw_only=True, repr=False)(cls)  # changes the class in place
     return cls
+
+
+def written(case: Any, value: Callable[[Any], str]) -> str:
+    """A Case as the call that makes it, defaults left out; ``value`` writes each argument."""
+    shown = [
+        f"{f.name}={value(getattr(case, f.name))}"
+        for f in dataclasses.fields(case)
+        if getattr(case, f.name) != f.default
+    ]
+    page = type(case).__module__.rpartition(".")[2]
+    return f"{page}.Case({', '.join(shown)})"
 
 
 def _check_field(f: dataclasses.Field[Any], value: Any) -> None:

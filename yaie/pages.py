@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from yaie.op import Op
+from yaie.op import Op, written
+
+MOST_SHOWN = 8
+"""Parts of a tuple that readers are shown."""
 
 
 def meaning(op: Op) -> str:
@@ -20,7 +24,7 @@ def text(op: Op) -> str:
     parts += ["", "Bad inputs, refused before any launch (*: in checked mode)"]
     parts += [f"  {what} {kind}" for what, kind in _refusals(op)]
     parts += ["", "Workloads"]
-    parts += [line for n, c in op.workloads.items() for line in (f"  {n}", f"      {c!r}")]
+    parts += [line for n, c in op.workloads.items() for line in (f"  {n}", f"      {told(c)}")]
     parts += ["", "Edges that conformance must meet", *(f"  {name}" for name in op.edges)]
     return "\n".join(parts)
 
@@ -53,7 +57,7 @@ def markdown(ops: Iterable[Op]) -> str:
 def _markdown_page(op: Op) -> str:
     edges = ", ".join(op.edges)
     errors = "; ".join(f"{what} {kind}" for what, kind in _refusals(op))
-    workloads = "\n".join(f"- {name}: `{case!r}`" for name, case in op.workloads.items())
+    workloads = "\n".join(f"- {name}: `{told(case)}`" for name, case in op.workloads.items())
     return "\n\n".join(
         [
             f"## {op.name}",
@@ -73,6 +77,25 @@ def _variants(op: Op) -> list[str]:
     plain = [n for n in op.kernels if n != "reference" and not n.startswith(faces)]
     ours = [n.removeprefix("simt.") for n in op.kernels if n.startswith("simt.")]
     return [*(f"`{n}`" for n in plain), *(f"`simt.{n}` / `cuda.{n}`" for n in ours)]
+
+
+def told(case: Any) -> str:
+    """A Case for readers, who need not see each of a thousand numbers. (Its repr can be pasted.)"""
+    return written(case, _told)
+
+
+def _told(value: Any) -> str:
+    """Of a tuple, equal elements in a row once, and the first few parts alone."""
+    if not isinstance(value, tuple):
+        return repr(value)
+    runs = [(item, len(list(run))) for item, run in itertools.groupby(value)]
+    parts = [
+        f"{_told(item)} × {n}" if n > 2 else ", ".join([_told(item)] * n)
+        for item, n in runs[:MOST_SHOWN]
+    ]
+    more = [f"… {len(value)} in all"] if len(runs) > MOST_SHOWN else []
+    only = "," if len(value) == 1 else ""
+    return f"({', '.join([*parts, *more])}{only})"
 
 
 def _refusals(op: Op) -> list[tuple[str, str]]:
