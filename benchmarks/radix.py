@@ -3,10 +3,12 @@
 yaie.cache.RadixTree beside the plain-Python tree of plain_radix.py, which means the same and gets
 the same calls. Each is given tokens as it keeps them, int32 arrays and lists; a column shows what
 lists cost RadixTree. Work is done in steps; of each step the least processor time over some
-repeats counts, so that a busy machine shows little. The garbage collector is on, as in an engine.
+repeats counts, so that a busy machine shows little. The garbage collector is on, as in an engine,
+unless --no-gc is given.
 
 The tables after the first take RadixTree through the same work at sizes that double, and say with
-which power of the tokens its time grows: 1 is linear.
+which power of the tokens its time grows: 1 is linear. The last one does so with the length of the
+requests at one number of them: what the shortest cost is the interpreter's.
 """
 
 from __future__ import annotations
@@ -92,27 +94,29 @@ def matching(n_documents: int, length: int, page_size: int) -> Work:
     return Work(name, length, prepare, steps)
 
 
-def _inserts(tree: Tree, n: int, shared: int, page_size: int, lists: bool) -> Iterator[Step]:
-    """Insert n requests of 1,000 tokens, in batches. The first ``shared`` tokens are one of 100
-    beginnings: one of 10 system prompts, then one of 10 sets of examples."""
+def _inserts(
+    tree: Tree, n: int, shared: int, length: int, page_size: int, lists: bool
+) -> Iterator[Step]:
+    """Insert n requests of ``length`` tokens, in batches. The first ``shared`` tokens are one of
+    100 beginnings: one of 10 system prompts, then one of 10 sets of examples."""
     rng = np.random.default_rng(0)
     systems = [_tokens(rng, shared // 2) for _ in range(10)]
     stems = [np.concatenate([s, _tokens(rng, shared - shared // 2)]) for s in systems * 10]
     for first in range(0, n, BATCH):
         batch = []
         for i in range(first, min(first + BATCH, n)):
-            tokens = np.concatenate([stems[i % 100], _tokens(rng, 1000 - shared)])
-            batch.append((_given(tokens, lists), _given(_pages(i, 1000, page_size), lists)))
+            tokens = np.concatenate([stems[i % 100], _tokens(rng, length - shared)])
+            batch.append((_given(tokens, lists), _given(_pages(i, length, page_size), lists)))
         yield lambda batch=batch: [[tree.insert(tokens, pages) for tokens, pages in batch]]
 
 
-def inserting(n: int, shared: int, page_size: int) -> Work:
+def inserting(n: int, shared: int, length: int, page_size: int) -> Work:
     """Insert requests that share prefixes into an empty tree."""
     return Work(
-        f"insert {n:,} requests, {shared} of 1,000 tokens shared, pages of {page_size}",
-        n * 1000,
+        f"insert {n:,} requests, {shared:,} of {length:,} tokens shared, pages of {page_size}",
+        n * length,
         lambda kind, _: kind(page_size),
-        lambda tree, lists: _inserts(tree, n, shared, page_size, lists),
+        lambda tree, lists: _inserts(tree, n, shared, length, page_size, lists),
     )
 
 
@@ -121,11 +125,12 @@ def evicting(n: int, at_a_time: int | None, page_size: int) -> Work:
 
     def prepare(kind: type, lists: bool) -> Tree:
         tree = kind(page_size)
-        for step in _inserts(tree, n, 500, page_size, lists):
+        for step in _inserts(tree, n, 500, 1000, page_size, lists):
             step()
         return tree
 
-    half = prepare(RadixTree, False).evictable // 2
+    there = prepare(RadixTree, False).evictable
+    half = there // 2
     size = at_a_time or half
 
     def steps(tree: Tree, _: bool) -> Iterator[Step]:
@@ -134,7 +139,7 @@ def evicting(n: int, at_a_time: int | None, page_size: int) -> Work:
             yield lambda some=sizes[first : first + BATCH]: [tree.evict(n) for n in some]
 
     how = f"{at_a_time:,} at a time" if at_a_time else "at once"
-    name = f"evict {half:,} pages of {page_size}, {how}"
+    name = f"evict half of {there:,} pages of {page_size}, {how}"
     return Work(name, half * page_size, prepare, steps)
 
 
@@ -204,8 +209,8 @@ def works(n: int) -> Iterator[Work]:
     """The work at full size for n = 10,000 requests."""
     for page_size in (1, 16):
         yield matching(10, 10 * n, page_size)
-        yield inserting(n, 900, page_size)
-        yield inserting(n, 500, page_size)
+        yield inserting(n, 900, 1000, page_size)
+        yield inserting(n, 500, 1000, page_size)
         yield evicting(n, None, page_size)
         yield evicting(n, 1000 // page_size, page_size)
 
@@ -215,20 +220,24 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000, help="size of the work")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", metavar="TEXT", help="work with this in its name")
+    parser.add_argument("--no-gc", action="store_true", help="without the garbage collector")
     args = parser.parse_args()
     n, repeats = args.requests, args.repeats
+    if args.no_gc:
+        gc.disable()
     print(f"(ten million additions in Python take {python_speed():.2f} s here)\n")
     with pd.option_context("display.float_format", "{:,.2f}".format):
         chosen = (work for work in works(n) if args.only in work.name)
         print(compared(chosen, repeats).to_string(), "\n")
         if args.only:
             return
-        sizes = (n // 8, n // 4, n // 2, n)
-        for make in (
-            lambda size: matching(10, 10 * size, 1),
-            lambda size: inserting(size, 900, 1),
-            lambda size: evicting(size, None, 1),
-            lambda size: evicting(size, 1000, 1),
+        requests = (n // 8, n // 4, n // 2, n)
+        for make, sizes in (
+            (lambda size: matching(10, 10 * size, 1), requests),
+            (lambda size: inserting(size, 900, 1000, 1), requests),
+            (lambda size: evicting(size, None, 1), requests),
+            (lambda size: evicting(size, 1000, 1), requests),
+            (lambda length: inserting(n, length // 2, length, 16), (32, 128, 512, 2048)),
         ):
             table = grown(make, sizes, repeats)
             print(table.to_string(), f"\ntime grows as tokens^{power(table):.2f}\n")

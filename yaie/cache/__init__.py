@@ -7,6 +7,7 @@ tables. Nothing here knows an op or a kernel. docs/cache.md has a drawing and th
 
 from yaie.cache.block_pool import BlockPool
 from yaie.cache.kv_cache import KVCacheBlock, KVCacheManager
-from yaie.cache.radix_tree import RadixTree, RadixTreeNode
+from yaie.cache.radix_node import RadixTreeNode
+from yaie.cache.radix_tree import RadixTree
 
 __all__ = ["BlockPool", "KVCacheBlock", "KVCacheManager", "RadixTree", "RadixTreeNode"]

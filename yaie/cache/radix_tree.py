@@ -15,97 +15,20 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from yaie.cache.integers import WORD, Integers, as_int32, count, pack, unpack
-
-Pages = NDArray[np.int32]
+from yaie.cache.radix_integrity import check_nodes, check_queue
+from yaie.cache.radix_node import NO_CHILDREN, Pages, RadixTreeNode, pages_above
+from yaie.cache.radix_requests import computation_graph, count_request, requests_below
 
 AT_ONCE = 1024 * WORD
 """So many bytes are compared, or copied, without asking whether fewer would do."""
 
 TOGETHER = 32
 """So many runs of page ids are turned round by one call."""
-
-
-class RadixTreeNode:
-    """A run of tokens below its parent's, with the pages that end in it.
-
-    All pages of a node have the same locks and the same last use; what would give them different
-    ones splits the node. A node other than the root names the page-prefix of its last page, and
-    keeps that meaning while it lives: a split gives the new object to the other half, an eviction
-    replaces the object. The attributes belong to the tree.
-    """
-
-    __slots__ = (
-        "below",
-        "chain_locks",
-        "children",
-        "edge",
-        "last_use",
-        "locks",
-        "page_bytes",
-        "parent",
-        "queued",
-        "request_count",
-        "request_ids",
-        "start",
-    )
-
-    def __init__(
-        self,
-        parent: RadixTreeNode | None,
-        edge: bytes,
-        start: int,
-        page_bytes: bytes = b"",
-        last_use: int = 0,
-    ) -> None:
-        self.parent = parent  # None: the root, or no longer in the tree
-        self.edge = edge
-        self.start = start  # where the edge starts in the path, in bytes, as all lengths here
-        self.children = NO_CHILDREN  # by their first token
-        self.page_bytes = page_bytes  # page ids, as far as there are pages
-        self.last_use = last_use
-        self.locks = 0  # of this very page-prefix
-        self.chain_locks = 0  # of this page-prefix and all that extend it
-        self.below = 0  # children with pages in their subtree
-        self.queued = 0  # its last use when it was queued for eviction, 0: it is not queued
-        self.request_ids: set[str] | None = None  # of the requests that end here
-        self.request_count = 0  # requests that end here or below
-
-    @property
-    def end(self) -> int:
-        """Where the edge ends in the path."""
-        return self.start + len(self.edge)
-
-    @property
-    def tokens(self) -> NDArray[np.int32]:
-        """The tokens of the edge."""
-        return unpack(self.edge)
-
-    @property
-    def pages(self) -> Pages:
-        """The pages that end in this edge."""
-        return unpack(self.page_bytes)
-
-    @property
-    def requests(self) -> list[str]:
-        """The requests that end here."""
-        return sorted(self.request_ids or ())
-
-    def __repr__(self) -> str:
-        return (
-            f"<RadixTreeNode tokens {self.start // WORD}:{self.end // WORD}, "
-            f"{len(self.page_bytes) // WORD} pages, {self.chain_locks} locks>"
-        )
-
-
-NO_CHILDREN: dict[bytes, RadixTreeNode] = {}
-"""Stands for an own dictionary in every node that never had a child; nobody adds to it."""
 
 
 class RadixTree:
@@ -158,7 +81,7 @@ class RadixTree:
             node.last_use = clock
         while not node.page_bytes and node.parent is not None:
             node = node.parent
-        return unpack(bytearray().join(_pages_above(node))), node
+        return unpack(bytearray().join(pages_above(node))), node
 
     def insert(self, tokens: Integers, pages: Integers) -> int:
         """Add the page-prefixes of ``tokens``, and say how many tokens were already there.
@@ -274,7 +197,7 @@ class RadixTree:
             node.request_ids = set()
         if request_id not in node.request_ids:
             node.request_ids.add(request_id)
-            _count_request(node, 1)
+            count_request(node, 1)
 
     def find_shared_prefixes(self, tokens: Integers) -> tuple[list[str], int]:
         """The requests that share at least the first token, sorted, and the length in tokens of
@@ -291,7 +214,7 @@ class RadixTree:
             while node is not None and not node.request_count:
                 node = node.parent
             length = node.end if node is not None else 0
-        return sorted(_requests_below(first)), length // WORD
+        return sorted(requests_below(first)), length // WORD
 
     def remove_request(self, request_id: str) -> None:
         """Forget a request. Its tokens stay where pages or other requests need them.
@@ -304,7 +227,7 @@ class RadixTree:
         node, _, _ = self._descend(data, len(data))
         assert node.request_ids is not None
         node.request_ids.remove(request_id)
-        _count_request(node, -1)
+        count_request(node, -1)
         self._prune(node)
 
     def get_shared_computation_graph(self) -> dict[str, Any]:
@@ -315,47 +238,7 @@ class RadixTree:
         ids of the requests that pass through. ``total_tokens`` would be computed without sharing,
         ``unique_tokens`` with it; ``shared_tokens`` is the difference.
         """
-        runs = list(self._request_runs())
-        passing = [set(end.request_ids or ()) for _, _, end in runs]
-        for i in range(len(runs) - 1, 0, -1):  # children come after their parents
-            passing[runs[i][0]] |= passing[i]
-        nodes = [
-            {
-                "id": i,
-                "parent": parent if i else None,
-                "tokens": unpack(edge).tolist(),
-                "requests": sorted(passing[i]),
-            }
-            for i, (parent, edge, _) in enumerate(runs)
-        ]
-        total = sum(map(len, self._requests.values())) // WORD
-        unique = sum(len(edge) for _, edge, _ in runs) // WORD
-        return {
-            "request_count": len(self._requests),
-            "node_count": len(nodes),
-            "total_tokens": total,
-            "unique_tokens": unique,
-            "shared_tokens": total - unique,
-            "nodes": nodes,
-        }
-
-    def _request_runs(self) -> Iterator[tuple[int, bytes, RadixTreeNode]]:
-        """For every run of tokens that the same requests share: the number of its parent, its
-        tokens and the node where it ends. Splits that only pages needed are joined again."""
-        todo = [(0, self._root)]
-        number = 0
-        while todo:
-            parent, node = todo.pop()
-            edges = [node.edge]
-            children = _with_requests(node)
-            while len(children) == 1 and not node.request_ids and node is not self._root:
-                node = children[0]
-                edges.append(node.edge)
-                children = _with_requests(node)
-            yield parent, b"".join(edges), node
-            children.sort(key=lambda c: int(c.tokens[0]), reverse=True)
-            todo.extend((number, child) for child in children)
-            number += 1
+        return computation_graph(self._root, self._requests.values())
 
     # Walking ---------------------------------------------------------------------------------
 
@@ -607,51 +490,17 @@ class RadixTree:
 
     def check_integrity(self) -> None:
         """AssertionError, in words, where the tree contradicts itself. Visits every node."""
+        paths = check_nodes(self._root, self._page)
         present = protected = 0
         requests: dict[str, bytes] = {}
-        paths = {self._root: b""}
-        for node in _subtree(self._root):
-            path = paths[node]
-            for key, child in node.children.items():
-                _require(child.parent is node, child, "has another parent")
-                _require(key == child.edge[:WORD] != b"", child, "hangs under another first token")
-                paths[child] = path + child.edge
-            _require(node.start + len(node.edge) == len(path), node, "starts elsewhere")
-            self._check_pages(node)
-            _check_counts(node)
+        for node, path in paths.items():
             requests.update(dict.fromkeys(node.request_ids or (), path))
             present += len(node.page_bytes) // WORD
             protected += len(node.page_bytes) // WORD if node.chain_locks else 0
         assert requests == self._requests, "requests end where their tokens do not"
         assert present == self._present, f"{present} pages present, {self._present} counted"
         assert protected == self._protected, f"{protected} locked, {self._protected} counted"
-        self._check_queue(set(paths))
-
-    def _check_pages(self, node: RadixTreeNode) -> None:
-        room = self._pages_between(node.start, node.end)
-        _require(len(node.page_bytes) <= room, node, "has more pages than page ends")
-        if len(node.page_bytes) < room:
-            _require(node.below == 0, node, "lacks a page that one below needs")
-        if node.page_bytes and not node.children and not node.request_count:
-            end = self._end_of_page(node, len(node.page_bytes))
-            _require(end == node.end, node, "has tokens that nobody needs")
-        used = [c.last_use for c in node.children.values() if c.page_bytes]
-        if node.page_bytes:
-            _require(node.last_use >= max(used, default=0), node, "was used before its extension")
-
-    def _check_queue(self, nodes: set[RadixTreeNode]) -> None:
-        times = [node.queued for node in self._leaves]
-        assert times == sorted(times), "the queue is not in order"
-        entries = [*zip(times, self._leaves, strict=True), *self._strays]
-        queued = {node for _, node in entries}
-        assert len(entries) == len(queued), "a node is queued twice"
-        for last_use, node in entries:
-            _require(node in nodes, node, "is queued but gone")
-            _require(last_use == node.queued <= node.last_use, node, "is queued too late")
-        for node in nodes:
-            may_go = bool(node.page_bytes) and not node.below and not node.chain_locks
-            _require(not node.queued or node in queued, node, "is not in the queue")
-            _require(not may_go or bool(node.queued), node, "cannot be evicted")
+        check_queue(self._leaves, self._strays, paths)
 
 
 def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
@@ -674,16 +523,6 @@ def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
     return end
 
 
-def _pages_above(node: RadixTreeNode) -> list[bytes]:
-    """The page ids of a node's chain, from the root on."""
-    runs = []
-    while node.parent is not None:
-        runs.append(node.page_bytes)
-        node = node.parent
-    runs.reverse()
-    return runs
-
-
 def _backwards(runs: list[bytes], n: int) -> Pages:
     """The n integers of packed runs, those of each run from its end."""
     out = np.empty(n, np.int32)
@@ -693,53 +532,3 @@ def _backwards(runs: list[bytes], n: int) -> Pages:
         out[at : at + len(some)] = some[::-1]
         at += len(some)
     return out
-
-
-def _subtree(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
-    """The node and all below it, parents first."""
-    todo = [node]
-    while todo:
-        node = todo.pop()
-        yield node
-        todo.extend(node.children.values())
-
-
-def _with_requests(node: RadixTreeNode) -> list[RadixTreeNode]:
-    """The children that requests pass through."""
-    return [c for c in node.children.values() if c.request_count]
-
-
-def _requests_below(node: RadixTreeNode) -> Iterator[str]:
-    """The requests that end at the node or below it."""
-    todo = [node]
-    while todo:
-        node = todo.pop()
-        yield from node.request_ids or ()
-        todo.extend(_with_requests(node))
-
-
-def _count_request(node: RadixTreeNode, by: int) -> None:
-    """Tell a node and all above it of a request that came or went."""
-    up: RadixTreeNode | None = node
-    while up is not None:
-        up.request_count += by
-        up = up.parent
-
-
-def _check_counts(node: RadixTreeNode) -> None:
-    children = node.children.values()
-    below = sum(bool(c.page_bytes or c.below) for c in children)
-    _require(node.below == below, node, f"has pages below {below} children, not {node.below}")
-    ending = len(node.request_ids or ())
-    requests = ending + sum(c.request_count for c in children)
-    _require(node.request_count == requests, node, f"serves {requests} requests")
-    if node.parent is not None:
-        locks = node.locks + sum(c.chain_locks for c in children)
-        _require(node.chain_locks == locks, node, f"should have {locks} locks")
-        _require(not node.locks or bool(node.page_bytes), node, "is locked without a page")
-        needed = bool(node.children or node.page_bytes or node.request_count)
-        _require(needed, node, "is needed by nobody")
-
-
-def _require(holds: bool, node: RadixTreeNode, otherwise: str) -> None:
-    assert holds, f"{node!r} {otherwise}"
