@@ -231,8 +231,8 @@ def outcome(records: Records, table: pd.DataFrame) -> Outcome:
         return Outcome("inconclusive", "Nothing was timed", said)
     if records.torn:
         return Outcome("inconclusive", "The run is not whole", said)
-    skipped = (table["status"] == "skipped").mean()
-    if skipped > SKIPPED_SHARE:
+    timeable = table[table["role"] != "executor"]
+    if (timeable["status"] == "skipped").mean() > SKIPPED_SHARE:
         return Outcome("inconclusive", "The budget ended before most rows were reached", said)
     if timed["unsteady"].mean() > UNSTEADY_SHARE:
         return Outcome("inconclusive", "Too unsteady to be trusted", said)
@@ -249,9 +249,13 @@ def cautions(records: Records, table: pd.DataFrame) -> list[str]:
             f"{kernel} of {op} failed {_count(len(part), 'row')}, which have no time: "
             f"{part['reason'].iloc[0]}"
         )
-    skipped = int((table["status"] == "skipped").sum())
-    if skipped:
-        notes.append(f"{_count(skipped, 'row')} not reached before the time budget was spent")
+    skipped = table[table["status"] == "skipped"]
+    if len(skipped):
+        executor = int((skipped["role"] == "executor").sum())
+        only = f", {executor} of them of the executor, which have no time" if executor else ""
+        notes.append(
+            f"{_count(len(skipped), 'row')} not reached before the time budget was spent{only}"
+        )
     unsteady = int(timed["unsteady"].sum())
     if unsteady:
         notes.append(f"{_count(unsteady, 'row')} unsteady, flagged in the table")

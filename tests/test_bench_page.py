@@ -60,6 +60,9 @@ def test_a_ratio_is_the_time_over_that_of_the_best_other_peer(tmp_path: Path) ->
     assert found.loc["flashinfer.append", "peer"] == "torch.eager"
 
 
+EXECUTOR_SKIPPED = made.untimed("skipped", kernel="simt.vec", role="executor")
+
+
 @pytest.mark.parametrize("status", ["wrong", "invalid", "declined", "executor", "skipped", "slow"])
 def test_what_has_no_time_is_compared_with_nothing(tmp_path: Path, status: str) -> None:
     bad = made.untimed(status, kernel="torch.eager", role="peer")
@@ -138,6 +141,7 @@ def test_the_trend_compares_runs_of_one_machine_on_what_both_timed(tmp_path: Pat
         ([made.untimed("executor", kernel="simt.vec", role="executor")], 3),
         ([made.timing(unsteady=True, spread=0.2)], 3),
         ([made.timing()] + [made.untimed("skipped", workload=str(i)) for i in range(3)], 3),
+        ([made.timing()] + [EXECUTOR_SKIPPED] * 9, 0),
         ([], 3),
     ],
 )
@@ -154,6 +158,7 @@ def test_what_limits_trust_is_said(tmp_path: Path) -> None:
         made.timing(workload="b", conditions={"stolen": [0.0, 0.2, 0.4]}, unsteady=True),
         made.untimed("wrong", "frame: q", kernel="torch.x", role="peer"),
         made.untimed("skipped", workload="c", weights={"chat": 1}),
+        EXECUTOR_SKIPPED,
     )
     said = "\n".join(timings.cautions(records, timings.rows(records.timings)))
     for words in (
@@ -162,7 +167,7 @@ def test_what_limits_trust_is_said(tmp_path: Path) -> None:
         "1 row timed warm",
         "1 row unsteady",
         "torch.x of append_kv failed 1 row",
-        "1 row not reached",
+        "2 rows not reached before the time budget was spent, 1 of them of the executor",
         "no served time for the mix chat",
     ):
         assert words in said
