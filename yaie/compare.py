@@ -225,8 +225,9 @@ class Budget:
     ) -> Receipt:
         # NaN is the worst error of all; an element that is exact uses nothing, allowance or not.
         used = (error / allowed).nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(equal, 0.0)
-        index = _unravel(int(used.argmax()), used)
-        shares = dict(zip(self.terms, terms[(..., *index)].tolist(), strict=True))
+        worst = int(used.argmax())
+        index = _unravel(worst, used)
+        shares = dict(zip(self.terms, terms.flatten(1)[:, worst].tolist(), strict=True))
         return Receipt(
             output=output,
             used=float(used[index]),

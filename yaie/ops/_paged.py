@@ -55,14 +55,21 @@ class Slots:
     @staticmethod
     def of(rows: Sequence[Sequence[int]], kept: Sequence[range], S: int) -> Slots:
         """Those of the ``kept`` positions of each sequence, whose pages are ``rows``."""
-        pages, offsets, tokens, start = [], [], [], 0
+        tokens: list[int] = []
+        pages: list[int] = []
+        offsets: list[int] = []
+        start = 0
         for row, positions in zip(rows, kept, strict=True):
             pages += [row[j // S] for j in positions]
             offsets += [j % S for j in positions]
             tokens += [start + j for j in positions]
             start += positions.stop
-        indices = (torch.tensor(x, dtype=torch.int64) for x in (tokens, pages, offsets))
-        return Slots(*indices, used=tuple(itertools.chain.from_iterable(rows)))
+        used = tuple(itertools.chain.from_iterable(rows))
+        return Slots(_index(tokens), _index(pages), _index(offsets), used)
+
+
+def _index(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def paged_cache(
@@ -73,8 +80,8 @@ def paged_cache(
     dtype: torch.dtype,
     shift: int,
 ) -> Tensor:
-    """[P,S,Hk,D] with the packed ``values`` in their slots; all else is poison. ``shape`` is (P, S),
-    ``shift`` moves it off alignment."""
+    """[P,S,Hk,D] with the packed ``values`` in their slots; all else is poison. ``shape`` is
+    (P, S), ``shift`` moves it off alignment."""
     cache = fill.slab((*shape, *values.shape[1:]), dtype, shift, slots.used)
     return cache.write(values[slots.tokens], (slots.pages, slots.offsets))
 
