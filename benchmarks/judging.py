@@ -18,6 +18,8 @@ import torch
 
 from yaie import ops
 from yaie.check import Judge
+from yaie.dispatch import nearest
+from yaie.kernels import native
 from yaie.op import Kernel, Op
 
 CASES = Path(__file__).parent / "workloads" / "small_cases.txt"
@@ -63,18 +65,36 @@ def python_speed() -> float:
     return time.process_time() - start
 
 
+def chosen(glob: str) -> list[tuple[Op, Kernel]]:
+    """The kernels of the glob whose ops have small Cases; ValueError, in words, for none."""
+    served = [
+        (op, kernel) for op in ops.OPS.values() if small_cases(op) for kernel in op.kernels.values()
+    ]
+    fitting = [row for row in served if fnmatch.fnmatchcase(row[1].name, glob)]
+    if fitting:
+        return fitting
+    if glob.startswith("simt.") and native.extension("simt") is None:
+        raise ValueError("the extension yaie._simt is not built: run `nox -s build`")
+    hint = nearest(glob, sorted({kernel.name for _, kernel in served}))
+    raise ValueError(f"no kernel fits --kernel {glob}{hint}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kernel", default="simt.*", metavar="GLOB", help="default: simt.*")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"(ten million additions in Python take {python_speed():.2f} s here)")
+    try:
+        rows = chosen(args.kernel)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    print("(in brackets: seconds that ten million additions in Python took just before)")
     with Judge() as judge:
-        for op in ops.OPS.values():
-            for kernel in op.kernels.values():
-                if small_cases(op) and fnmatch.fnmatchcase(kernel.name, args.kernel):
-                    rate = 1 / seconds_a_case(judge, op, kernel)
-                    print(f"{op.name:18} {kernel.name:18} {rate:6.0f} cases a second and core")
+        for op, kernel in rows:
+            speed, rate = python_speed(), 1 / seconds_a_case(judge, op, kernel)
+            print(
+                f"{op.name:18} {kernel.name:18} {rate:6.0f} cases a second and core ({speed:.2f})"
+            )
 
 
 if __name__ == "__main__":

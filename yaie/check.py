@@ -400,16 +400,22 @@ def _first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str:
 def _check_guards(outcome: Outcome, region: Bytes, top: int, poison: Poison) -> None:
     """What lies between the kernel's own allocations must still be poison."""
     for start, end in outcome.heap:
-        changed = np.flatnonzero(region[top:start] != poison.bytes(top, start))
-        if len(changed):
-            far = start - top - int(changed[0])
+        changed = _first_changed(region, top, start, poison)
+        if changed is not None:
+            far = start - changed
             raise _Fault("guard", f"wrote {far} bytes before something that it allocated")
         top = end
-    changed = np.flatnonzero(region[top : top + GUARD] != poison.bytes(top, top + GUARD))
-    if outcome.heap and len(changed):
+    changed = _first_changed(region, top, top + GUARD, poison) if outcome.heap else None
+    if changed is not None:
         raise _Fault(
-            "guard", f"wrote {int(changed[0])} bytes behind the last thing that it allocated"
+            "guard", f"wrote {changed - top} bytes behind the last thing that it allocated"
         )
+
+
+def _first_changed(region: Bytes, start: int, stop: int, poison: Poison) -> int | None:
+    """The first place from ``start`` up to ``stop`` that does not hold the poison."""
+    changed = region[start:stop] != poison.bytes(start, stop)
+    return start + int(changed.argmax()) if changed.any() else None
 
 
 def _describe_byte(

@@ -198,11 +198,12 @@ class Budget:
             return Judgement()
         value = actual.to(torch.float64)
         error = (value - self.expected).abs()
-        allowed = torch.stack(list(self.terms.values())).sum(0)
+        terms = torch.stack(list(self.terms.values()))
+        allowed = terms.sum(0)
         equal = value == self.expected  # infinities too, of which the difference is NaN
         # An infinity is right where it is expected and nowhere else, whatever a term would allow.
-        within = (error <= allowed) & (value.isfinite() & self.expected.isfinite()) | equal
-        receipt = self._receipt(output, value, error, allowed, equal)
+        within = (error <= allowed) & (error < math.inf) | equal
+        receipt = self._receipt(output, value, error, terms, allowed, equal)
         if bool(within.all()):
             return self._judge_rows(output, error.masked_fill(equal, 0.0), receipt)
         wrong_special = ~(equal | self.expected.isfinite())
@@ -214,12 +215,19 @@ class Budget:
         return Judgement("budget", str(receipt), receipt)
 
     def _receipt(
-        self, output: str, value: Tensor, error: Tensor, allowed: Tensor, equal: Tensor
+        self,
+        output: str,
+        value: Tensor,
+        error: Tensor,
+        terms: Tensor,
+        allowed: Tensor,
+        equal: Tensor,
     ) -> Receipt:
         # NaN is the worst error of all; an element that is exact uses nothing, allowance or not.
         used = (error / allowed).nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(equal, 0.0)
-        index = _unravel(int(used.argmax()), used)
-        shares = {name: float(term[index]) for name, term in self.terms.items()}
+        worst = int(used.argmax())
+        index = _unravel(worst, used)
+        shares = dict(zip(self.terms, terms.flatten(1)[:, worst].tolist(), strict=True))
         return Receipt(
             output=output,
             used=float(used[index]),

@@ -160,34 +160,35 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     # The query heads of a KV head attend to the same keys: R = group * Lq rows, head after head.
     q = q.double().transpose(0, 1).reshape(Hk, group * Lq, D)  # [Hk,R,D]
     k, v = (x.double().transpose(0, 1) for x in (k, v))  # [Hk,N,D], [Hk,N,Dv]
-    keep = keep.repeat(group, 1)  # [R,N]
+    keep = keep.expand(group, -1, -1).flatten(0, 1)  # [R,N]
     hidden = None if keep.all() else ~keep
 
-    s = scale * (q @ k.mT)  # [Hk,R,N]
+    s = scale * q.bmm(k.mT)  # [Hk,R,N]
     if softcap > 0:
         s = softcap * torch.tanh(s / softcap)
     s = _fill(s, hidden, -math.inf)
     lse = torch.logsumexp(s, -1)  # [Hk,R]; -inf where nothing is kept
     p = _fill((s - lse[..., None]).exp(), hidden, 0.0)
-    out = p @ v  # [Hk,R,Dv]
+    out = p.bmm(v)  # [Hk,R,Dv]
 
-    p2, v2, weight = p.square(), v.square(), keep.double()
-    p2v2 = p2 @ v2
+    p2, v2, weight = p.square(), v.square(), keep.double().expand_as(p)
+    p2v2 = p2.bmm(v2)
     # sum p^2 (v - out)^2, multiplied out so that no [Hk,R,N,Dv] tensor is built
-    p2dv2 = p2v2 - 2 * out * (p2 @ v) + out.square() * p2.sum(-1, keepdim=True)
-    largest_key = _row_max(k.norm(dim=-1)[:, None, :], hidden).expand(Hk, group * Lq)
+    p2dv2 = p2v2 - 2 * out * p2.bmm(v) + out.square() * p2.sum(-1, keepdim=True)
+    size_of_q, size_of_k = (torch.linalg.vector_norm(x, dim=-1) for x in (q, k))
+    largest_key = _row_max(size_of_k[:, None, :].expand_as(p), hidden)
     unit = SCORE_C * math.sqrt(D) * U32 * abs(scale)
     moments = Oracle(
         out=out,
         lse=lse,
-        kept=weight.sum(-1).expand(Hk, -1),
+        kept=weight.sum(-1),
         p2v2=p2v2,
         p2dv2=p2dv2.clamp_min(0.0),
-        pv=p @ v.abs(),
-        v2=weight @ v2,
+        pv=p.bmm(v.abs()),
+        v2=weight.bmm(v2),
         pmax=_row_max(p, hidden),
-        score_sum=_row_max(abs(scale) * (q.abs() @ k.abs().mT), hidden),
-        score_error=unit * q.norm(dim=-1) * largest_key + 2.0**-22 * (1 + softcap),
+        score_sum=_row_max(abs(scale) * q.abs().bmm(k.abs().mT), hidden),
+        score_error=unit * size_of_q * largest_key + 2.0**-22 * (1 + softcap),
     )
     per_row = (getattr(moments, f.name) for f in fields(Oracle))  # [Hk,R,...] to [Lq,Hq,...]
     return Oracle(*(x.reshape(Hq, Lq, *x.shape[2:]).transpose(0, 1) for x in per_row))

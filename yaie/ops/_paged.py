@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,26 +43,47 @@ def block_table(fill: Fill, rows: Sequence[Sequence[int]], tail: int, gap: int) 
     return table.tensor[:, :width]
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Where packed ``tokens`` lie in a paged cache, and the pages that a sequence has."""
+
+    tokens: Tensor
+    pages: Tensor
+    offsets: Tensor
+    used: tuple[int, ...]
+
+    @staticmethod
+    def of(rows: Sequence[Sequence[int]], kept: Sequence[range], S: int) -> Slots:
+        """Those of the ``kept`` positions of each sequence, whose pages are ``rows``."""
+        tokens: list[int] = []
+        pages: list[int] = []
+        offsets: list[int] = []
+        start = 0
+        for row, positions in zip(rows, kept, strict=True):
+            pages += [row[j // S] for j in positions]
+            offsets += [j % S for j in positions]
+            tokens += [start + j for j in positions]
+            start += positions.stop
+        used = tuple(itertools.chain.from_iterable(rows))
+        return Slots(_index(tokens), _index(pages), _index(offsets), used)
+
+
+def _index(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
 def paged_cache(
     fill: Fill,
     values: Tensor,
-    rows: Sequence[Sequence[int]],
-    kept: Sequence[range],
+    slots: Slots,
     shape: tuple[int, int],
     dtype: torch.dtype,
     shift: int,
 ) -> Tensor:
-    """[P,S,Hk,D] with the packed ``values`` of the ``kept`` positions of each sequence in their
-    slots; all else is poison. ``shape`` is (P, S), ``shift`` moves it off alignment."""
-    (P, S), pages, offsets, tokens, start = shape, [], [], [], 0
-    for row, positions in zip(rows, kept, strict=True):
-        pages += [row[j // S] for j in positions]
-        offsets += [j % S for j in positions]
-        tokens += [start + j for j in positions]
-        start += positions.stop
-    used = itertools.chain.from_iterable(rows)
-    cache = fill.slab((P, S, *values.shape[1:]), dtype, shift, used)
-    return cache.write(values[tokens], (torch.tensor(pages).long(), torch.tensor(offsets).long()))
+    """[P,S,Hk,D] with the packed ``values`` in their slots; all else is poison. ``shape`` is
+    (P, S), ``shift`` moves it off alignment."""
+    cache = fill.slab((*shape, *values.shape[1:]), dtype, shift, slots.used)
+    return cache.write(values[slots.tokens], (slots.pages, slots.offsets))
 
 
 def keys_read(kept: Sequence[range], page_size: int, shared: bool) -> int:

@@ -105,14 +105,11 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges)
     FAMILIES[case.family](batch)
     rows, P = paged.page_rows(fill, case.pages, case.spare, case.table)
+    slots = paged.Slots.of(rows, case.kept, S)
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
-        "k_cache": paged.paged_cache(
-            fill, batch.k, rows, case.kept, (P, S), dtype, case.cache_shift
-        ),
-        "v_cache": paged.paged_cache(
-            fill, batch.v, rows, case.kept, (P, S), dtype, case.cache_shift
-        ),
+        "k_cache": paged.paged_cache(fill, batch.k, slots, (P, S), dtype, case.cache_shift),
+        "v_cache": paged.paged_cache(fill, batch.v, slots, (P, S), dtype, case.cache_shift),
         "block_table": paged.block_table(fill, rows, case.tail, case.table_gap),
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),

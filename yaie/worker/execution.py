@@ -137,18 +137,19 @@ class Heap:
         """Room for a tensor of the shape, strides and dtype of ``like``."""
         start = -(-(self.top + GUARD) // ALIGNMENT) * ALIGNMENT
         place = Placement(like.dtype, start, tuple(like.shape), tuple(like.stride()))
-        end = place.end + GUARD
+        stop = place.end
+        end = stop + GUARD
         if end > self.limit:
             raise MemoryError(
                 f"the kernel allocated {(end - self.start) / 2**20:.1f} MiB in all, there is room "
                 f"for {(self.limit - self.start) / 2**20:.1f} MiB"
             )
         self._fill(self.top, end)
-        if (start, place.end) in self.leftovers:
-            self.base[start : place.end] = torch.from_numpy(self.leftovers[start, place.end])
+        if (start, stop) in self.leftovers:
+            self.base[start:stop] = torch.from_numpy(self.leftovers[start, stop])
         elif self.poison.words:
-            self._fill(start, place.end, like.dtype)
-        self.spans.append((start, place.end))
+            self._fill(start, stop, like.dtype)
+        self.spans.append((start, stop))
         self.top = end
         return place.view(self.base)
 
@@ -156,7 +157,7 @@ class Heap:
         """Poison some bytes."""
         word = self.poison.word_of(dtype)
         if word % 0x0101_0101 == 0:  # one byte four times, which needs no bytes of the host
-            self.base[start:stop] = word & 0xFF
+            self.base[start:stop].fill_(word & 0xFF)
         else:
             self.base[start:stop] = torch.from_numpy(self.poison.bytes(start, stop, dtype))
 

@@ -41,7 +41,8 @@ void BlockRunner::wait_for_copies(const Lane& self, int groups, Site site) {
 }
 
 BlockRunner::CopyQueue& BlockRunner::copies_of(const Lane& self) {
-    if (copies_.empty()) copies_.resize(std::size_t(thread_count_));
+    copies_in_use_ = true;
+    if (copies_.size() < std::size_t(thread_count_)) copies_.resize(std::size_t(thread_count_));
     return copies_[std::size_t(number_of(self))];
 }
 

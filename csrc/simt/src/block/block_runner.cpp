@@ -84,7 +84,9 @@ void BlockRunner::begin_block(uint64_t block) {
         std::fill(std::begin(named_barriers_), std::end(named_barriers_), NamedBarrier{});
     named_in_use_ = false;
     waiters_.clear();
-    copies_.clear();
+    if (copies_in_use_)
+        for (CopyQueue& queue : copies_) queue.clear();
+    copies_in_use_ = false;
     polls_ = 0;
     given_up_ = false;
     shared_.begin_block(request_->dynamic_shared);

@@ -184,6 +184,11 @@ class BlockRunner {
     struct CopyQueue {
         std::vector<AsyncCopy> copies;
         std::vector<std::size_t> groups;  // where each ends among the copies
+
+        void clear() {
+            copies.clear();
+            groups.clear();
+        }
     };
     CopyQueue& copies_of(const Lane& self);
     void require_mbarrier(const Lane& self, uint64_t* barrier, Site site);
@@ -224,7 +229,8 @@ class BlockRunner {
     NamedBarrier named_barriers_[kNamedBarriers] = {};
     bool named_in_use_ = false;
     std::vector<Waiter> waiters_;
-    std::vector<CopyQueue> copies_;  // by thread; empty in most kernels
+    std::vector<CopyQueue> copies_;  // by thread; kept for the next block, which needs as much
+    bool copies_in_use_ = false;
     std::vector<Lane> lanes_;
     std::unique_ptr<Warp[]> warps_;
     SharedArena shared_;

@@ -24,20 +24,20 @@ struct Spot {
     int row, column;
 };
 
-// Products are exact in a double, and so nearly is their sum. The innermost loop runs over a row of
-// the result, which compilers turn into vector instructions.
+// Products are exact in a double, and so nearly is their sum. The innermost loops run over the result,
+// which compilers turn into vector instructions that do not wait for one another.
 template <int k>
-void multiply(const Exchange& exchange, const float (&a)[16][k], const float (&b)[k][8]) {
+void multiply(const Exchange& exchange, const double (&a)[16][k], const double (&b)[k][8]) {
     double sums[16][8];
     for (int lane = 0; lane < 32; ++lane)
         for (int e = 0; e < 4; ++e) {
             const Spot at(lane, e);
             sums[at.row][at.column] = operands(exchange, lane).c[e];
         }
-    for (int row = 0; row < 16; ++row)
-        for (int i = 0; i < k; ++i)
+    for (int i = 0; i < k; ++i)
+        for (int row = 0; row < 16; ++row)
             for (int column = 0; column < 8; ++column)
-                sums[row][column] += double(a[row][i]) * double(b[i][column]);
+                sums[row][column] += a[row][i] * b[i][column];
     for (int lane = 0; lane < 32; ++lane)
         for (int e = 0; e < 4; ++e) {
             const Spot at(lane, e);
@@ -47,7 +47,7 @@ void multiply(const Exchange& exchange, const float (&a)[16][k], const float (&b
 
 template <float (*low)(uint32_t), float (*high)(uint32_t)>
 void mma_k16(Exchange& exchange, uint32_t) {
-    float a[16][16], b[16][8];
+    double a[16][16], b[16][8];
     for (int lane = 0; lane < 32; ++lane) {
         const MatrixOperands& own = operands(exchange, lane);
         const int group = lane / 4, pair = lane % 4 * 2;
@@ -67,7 +67,7 @@ void mma_k16(Exchange& exchange, uint32_t) {
 float tf32(uint32_t bits) { return float_from_bits(bits & 0xffffe000u); }
 
 void mma_tf32(Exchange& exchange, uint32_t) {
-    float a[16][8], b[8][8];
+    double a[16][8], b[8][8];
     for (int lane = 0; lane < 32; ++lane) {
         const MatrixOperands& own = operands(exchange, lane);
         const int group = lane / 4, member = lane % 4;
