@@ -18,7 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,6 +43,10 @@ does not compute in the samples what it computes at first."""
 SEEN_PASSES = 3
 FRESH_PASSES = 12
 """How often it may show that it is not: one slow pass may be the machine's."""
+PASSES = SEEN_PASSES + 2
+"""Over all copies, as a rule: on seen values, on fresh ones, and one whose results are judged."""
+PASSES_SHARE = 0.25
+"""Of what a row may take: the passes of a slow kernel go over as few copies as fit."""
 
 
 class TooSlow(Exception):
@@ -221,13 +225,20 @@ def calls_wanted(estimate: float, pace: Pace) -> int:
     return max(1, math.ceil(STEPS_A_SAMPLE * pace.step / estimate))
 
 
+def shortened(rotation: Rotation, estimate: float, allowance: Allowance) -> Rotation:
+    """The calls on so many of the copies that the passes over them leave time for samples; on two
+    at least, which must agree."""
+    fitting = max(2, int(PASSES_SHARE * allowance.most / (PASSES * estimate)))
+    return replace(rotation, calls=rotation.calls[:fitting])
+
+
 def make_plan(
     estimate: float, calls: int, pace: Pace, allowance: Allowance, unseen: float = math.inf
 ) -> Plan:
     """How many samples of so many calls, how many a burst; TooSlow if too few would fit. A burst
     has at most ``unseen`` calls: so many have values that the kernel has not seen."""
     length = calls * estimate
-    if LEAST_SAMPLES * length > allowance.most:
+    if LEAST_SAMPLES * length > (1 - PASSES_SHARE) * allowance.most:
         raise TooSlow(f"one call takes {estimate:.3g} s, {LEAST_SAMPLES} samples do not fit")
     in_burst = max(1, int(min(pace.burst / length, unseen / calls)))
     each = length + pace.gap / in_burst
@@ -246,6 +257,7 @@ def time_rotation(rotation: Rotation, machine: Machine, allowance: Allowance) ->
     the caller compares with the right answer."""
     with quiet():
         estimate = max(machine.estimate(rotation.calls), 1e-9)
+        rotation = shortened(rotation, estimate, allowance)
         method = machine.method(rotation.calls, estimate)
         calls = method.whole(calls_wanted(estimate, machine.pace))
         unseen = len(rotation.calls) if method.can_remember else math.inf

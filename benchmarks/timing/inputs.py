@@ -235,7 +235,7 @@ class Inputs:
             for param, a, b in zip(self.op.signature.results, results[0], returned, strict=True):
                 if not torch.equal(_bits(a), _bits(b)):
                     return f"{param.name} of call {i} is not that of call 0 on the same values"
-        for i, copy in enumerate(self._copies[1:], 1):
+        for i, copy in enumerate(self._copies[1 : len(results)], 1):
             if not torch.equal(copy, self._copies[0]):
                 return f"call {i} left other bytes in memory than call 0 on the same values"
         return None
