@@ -189,6 +189,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more than 32 nodes deep": lambda c: c.chain > 32 and _deepest(c) > 32 * c.page,
     "1000 siblings": lambda c: c.siblings >= 1000 and bool(c.asked),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
+    "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
     "more than 32 queries": lambda c: len(c.asked) > 32,
     "tokens that differ in their upper halves": lambda c: (
         c.family == "high" and len(c.tree.edges) > 2
