@@ -104,8 +104,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the queries, packed."""
 
     def tokens(rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        shift = 16 if case.family == "high" else 0
-        return packed(fill, [[letter << shift for letter in row] for row in rows])
+        return packed(fill, [[t << 16 * (case.family == "high") for t in row] for row in rows])
 
     edge_tokens, edge_indptr = tokens(case.tree.edges)
     child_list, child_indptr = packed(fill, case.tree.children)
