@@ -137,7 +137,7 @@ WIDE_LENGTHS = st.sampled_from([1, 17, 33, 65, 129, 300])
 def wide(draw: st.DrawFn) -> dict[str, Any]:
     """One axis far beyond the ordinary, the others small so that it stays cheap. Each shrinks to an
     ordinary size."""
-    axis = draw(among(*["context", "pages", "batch", "queries"] * 2, "group", "splits"))
+    axis = draw(among(*["context", "pages", "batch", "queries"] * 2, "group", "splits", "heads"))
     if axis == "context":
         return {"Hk": 1, "D": 8, "Dv": 8, "sequences": [(1, draw(LONG_CONTEXT))]}
     if axis == "pages":
@@ -151,6 +151,8 @@ def wide(draw: st.DrawFn) -> dict[str, Any]:
     if axis == "queries":
         q_len = draw(WIDE_LENGTHS)
         return {"Hk": 1, "D": 8, "Dv": 8, "G": 1, "sequences": [(q_len, q_len + draw(TOKENS))]}
+    if axis == "heads":
+        return {"Hk": draw(among(1, 5, 8, 8, 17)), "G": draw(among(1, 2)), "D": 8, "Dv": 8}
     if axis == "group":
         return {"D": 8, "Dv": 8, "G": draw(among(1, 16, 17, 32, 64))}
     D = draw(among(64, 128, 256))

@@ -433,6 +433,28 @@ def test_one_ulp_more_than_allowed_fails_and_the_last_allowed_number_passes() ->
     assert "budget" == lse.judge("lse", beyond).check
 
 
+def test_weights_of_a_power_of_two_are_allowed_no_rounding() -> None:
+    """A result that is cut to bfloat16 is within the budget of other rows, and beyond that of rows
+    whose weights are all 1: of the row with three keys they may be 1/3, rounded."""
+    from yaie.arena import Arena
+    from yaie.compare import Contract
+    from yaie.fill import Fill
+
+    op = ops.get("varlen_attention")
+    case = op.Case(q_lens=(1, 1), kv_lens=(4, 3), Dv=64, dtype="bfloat16", family="flat")
+    args, options = op.inputs(case, Fill(Arena(1 << 20), 0))
+    call = op.bind(**args, **options)
+    out = op.comparison(op.reference(**call.args, **call.options), call, Contract(p_rounded=True))[
+        "out"
+    ]
+    nearest = out.expected.bfloat16()
+    bits = nearest.view(torch.int16) - (nearest.double().abs() > out.expected.abs()).short()
+    cut = bits.view(torch.bfloat16)
+    assert out.judge("out", nearest).check is None
+    beyond = (cut.double() - out.expected).abs() > sum(out.terms.values())
+    assert [True, False] == beyond.flatten(1).any(1).tolist()
+
+
 def test_every_bad_input_of_every_op_is_refused_by_a_thin_kernel(judge: Judge) -> None:
     """The door stands before the kernel, so a kernel without any check of its own is safe."""
     op = ops.get("paged_attention")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yaie import ops
 from yaie.arena import HUGE, ZEROS, Arena, Placement
-from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
+from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences, reach, scaled
 
 Q_LENS, KV_LENS = (1, 3, 2, 0, 1), (40, 7, 0, 5, 1)
 EDGES = (3, 4, 15, 16)
@@ -152,6 +152,22 @@ def test_every_family_is_a_function_of_the_seed(family: str) -> None:
     for name in ("q", "k", "v"):
         assert torch.equal(getattr(first, name), getattr(again, name))
     assert not all(torch.equal(getattr(first, n), getattr(other, n)) for n in ("q", "k", "v"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exponent"), [(torch.float16, 15), (torch.bfloat16, 127), (torch.float32, 127)]
+)
+def test_scaled_columns_reach_half_of_the_exponents(dtype: torch.dtype, exponent: int) -> None:
+    assert exponent == reach(dtype)
+    columns = scaled(torch.ones(2, 4), dtype).log2()
+    assert [[h, -h, h, -h] for h in [exponent // 2] * 2] == columns.tolist()
+
+
+def test_scaled_scores_are_those_of_normal() -> None:
+    plain, made = filled("normal"), filled("scaled")
+    assert not torch.equal(plain.q, made.q)
+    for a, b in zip(scores(plain), scores(made), strict=True):
+        assert torch.allclose(a, b, atol=1e-2)
 
 
 def test_the_focus_is_the_last_query_of_each_group_and_the_keys_of_its_sequence() -> None:

@@ -90,6 +90,18 @@ class Fill:
         raise ValueError(f"layout {layout!r} is none of {', '.join(LAYOUTS)}")
 
 
+def reach(dtype: torch.dtype) -> int:
+    """The exponent of the largest power of two that the dtype holds: 15, 127, 127."""
+    return math.frexp(torch.finfo(dtype).max)[1] - 1
+
+
+def scaled(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Even columns are large and odd ones small, as far as the dtype reaches with room for sums: a
+    format of a smaller range on the way would lose them."""
+    factor = 2.0 ** (reach(dtype) // 2)
+    return values * torch.where(torch.arange(values.shape[-1]) % 2 == 0, factor, 1 / factor)
+
+
 class Sequences:
     """The packed q, k, v of a batch before rounding, with the rows of each sequence known.
 
@@ -104,6 +116,7 @@ class Sequences:
         heads: tuple[int, int],
         dims: tuple[int, int],
         edges: Sequence[int],
+        dtype: torch.dtype = torch.float16,
     ) -> None:
         (hq, hk), (d, dv) = heads, dims
         self.q = fill.normal(sum(q_lens), hq, d)
@@ -113,6 +126,7 @@ class Sequences:
         self.q_lens, self.kv_lens = tuple(q_lens), tuple(kv_lens)
         self.rng = fill.rng
         self.edges = tuple(edges)
+        self.dtype = dtype
 
     def focus(self) -> list[tuple[Tensor, Tensor]]:
         """For each sequence with queries and keys: the last query of each KV head's first query
@@ -219,6 +233,15 @@ def _flat(s: Sequences) -> None:
     s.q.zero_()
 
 
+def _scaled(s: Sequences) -> None:
+    """Queries are large and keys small, so that scores are as ever; columns of values are large and
+    small by turns. A format of a smaller range on the way would lose them."""
+    factor = 2.0 ** (reach(s.dtype) // 4)
+    s.q *= factor
+    s.k /= factor
+    s.v = scaled(s.v, s.dtype)
+
+
 FAMILIES: dict[str, Callable[[Sequences], None]] = {
     f.__name__.removeprefix("_"): f
     for f in (
@@ -235,6 +258,7 @@ FAMILIES: dict[str, Callable[[Sequences], None]] = {
         _biased,
         _alternating,
         _flat,
+        _scaled,
     )
 }
 """Families of values for attention, by name."""

@@ -210,9 +210,13 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     assert call.dtype is not None
     u = unit_roundoff(call.dtype)
     tiny = torch.finfo(call.dtype).smallest_normal
-    w = contract.roundings if call.dtype != torch.float32 else 0
+    narrow = call.dtype != torch.float32
+    p_rounded = torch.full_like(oracle.kept, contract.p_rounded and narrow)
+    # Weights of 1, or of a power of two once they are normalised, are what rounding makes of them.
+    p_rounded[(oracle.score_sum == 0) & _is_power_of_two(oracle.kept)] = 0
+    w = (p_rounded + (contract.partials_in_dtype and narrow))[..., None]
     kappa = w * u
-    eta = 2.0**-25 if call.dtype == torch.float16 and w else 0.0
+    eta = 2.0**-25 * w.sign() if call.dtype == torch.float16 else torch.zeros_like(w)
     some = (oracle.kept > 0).double()[..., None]  # a row without keys is exactly 0
     size = oracle.out.abs()
     g = contract.accumulation(oracle.kept)[..., None]
@@ -240,7 +244,7 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         )
         + u * tiny,
     )
-    rounded_sum = u if contract.row_sum_of_rounded_p and w else 0.0
+    rounded_sum = u if contract.row_sum_of_rounded_p and narrow else 0.0
     cap = 2.0**-22 * float(call.options["softcap"])
     lse = Budget(
         expected=oracle.lse,
@@ -252,6 +256,11 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         },
     )
     return {"out": out, "lse": lse}
+
+
+def _is_power_of_two(count: Tensor) -> Tensor:
+    """Whether a whole number (float64) is a power of two."""
+    return torch.frexp(count).mantissa == 0.5
 
 
 def check_options(call: Call) -> None:
@@ -349,5 +358,19 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "scores that tie": lambda c: c.family in ("grid", "flat") and sum(c.kv_lens) > 1,
     "one score far above the rest": lambda c: c.family in ("spiky", "needle"),
     "values of alternating sign": lambda c: c.family == "alternating" and sum(c.kv_lens) > 1,
+    "a context that 16 bits cannot count": lambda c: any(
+        q and kv > 65_535 for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
+    ),
+    "more than 4 KV heads": lambda c: c.Hk > 4 and sum(c.q_lens) > 0,
+    "more than 1,024 sequences, some without queries": lambda c: (
+        len(c.q_lens) > 1024 and 0 in c.q_lens and sum(c.q_lens) > 0
+    ),
+    "head dims above 256": lambda c: c.D > 256 and c.Dv > 256 and sum(c.kv_lens) > 1,
+    "values beyond float16's range": lambda c: (
+        c.family == "scaled" and c.dtype == "bfloat16" and sum(c.kv_lens) > 1
+    ),
+    "weights that rounding leaves alone": lambda c: (
+        c.family == "flat" and c.dtype != "float32" and any(n in (2, 4, 8, 16) for n in c.kv_lens)
+    ),
     "one value for all keys": lambda c: c.family == "constant" and sum(c.kv_lens) > 1,
 }

@@ -176,6 +176,8 @@ SPAN_EDGES: dict[str, Callable[[Any], bool]] = {
     "table tail unused": lambda c: c.tail > 0 and bool(c.lens),
     "table rows with gaps": lambda c: c.table_gap > 0 and any(c.lens[1:]),
     "page size 1": lambda c: c.S == 1,
+    "pages of more than 512 tokens": lambda c: any(s and s.stop > 512 < c.S for s in c.spans),
+    "more than 1,024 sequences": lambda c: len(c.lens) > 1024 and sum(c.lens) > 0,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "more than 256 positions": lambda c: sum(c.lens) > 256,
     "more than 65,535 positions": lambda c: sum(c.lens) > 65_535,

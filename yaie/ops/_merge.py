@@ -37,12 +37,13 @@ import torch
 from torch import Tensor
 
 from yaie.compare import LAMBDA, U32, Budget, Comparison, Contract, unit_roundoff
-from yaie.fill import Fill
+from yaie.fill import Fill, scaled
 from yaie.op import Call
 
-FAMILIES = ("normal", "big", "biased", "opposite", "equal")
+FAMILIES = ("normal", "big", "biased", "opposite", "equal", "scaled")
 """Magnitudes near 1; in the thousands; around 2, of one sign; of alternating sign from state to
-state, so that they cancel; every state alike, so that out is that state."""
+state, so that they cancel; every state alike, so that out is that state; columns large and small by
+turns, as far as the dtype reaches."""
 EMPTY = ("none", "first", "last", "all", "some")
 """Which states of a row saw no key; "some": another set for each row."""
 
@@ -111,6 +112,7 @@ def draw(
     empty: str,
     gap: float,
     level: float,
+    dtype: torch.dtype,
     ladder: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """States [K,T,H,D] and lses [K,T,H] before rounding: about ``level``, the first state ``gap``
@@ -121,6 +123,8 @@ def draw(
         states = states * 1000.0
     elif family == "biased":
         states = states + 2.0
+    elif family == "scaled":
+        states = scaled(states, dtype)
     elif family in ("opposite", "equal") and K:
         sign = (-1.0 if family == "opposite" else 1.0) ** torch.arange(K)
         states = states[0] * sign[:, None, None, None]

@@ -54,8 +54,9 @@ def table(fill: Fill, kind: str, shape: tuple[int, int], used: Sequence[int], ga
     """cos_sin [M,R] whose ``used`` rows hold numbers; other rows, and ``gap`` elements between two
     rows, are poison."""
     M, R = shape
-    slab = fill.slab((M, R + gap), torch.float32)
-    rows = torch.tensor(sorted(set(used)), dtype=torch.int64)
+    numbers = sorted(set(used))
+    slab = fill.slab((M, R + gap), torch.float32, rows=numbers)
+    rows = torch.tensor(numbers, dtype=torch.int64)
     if kind == "normal":
         values = fill.normal(len(rows), R)
     else:

@@ -323,6 +323,8 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
     "more than 16 rows": lambda c: c.B > 16,
     "V above 1024": lambda c: c.B > 0 and c.V > 1024,
     "V above 32768": lambda c: c.B > 0 and c.V > 32768,
+    "a vocabulary that 17 bits cannot count": lambda c: c.B > 0 and c.V > 1 << 17,
+    "several rows of several parts": lambda c: c.B > 2 and c.V > 8192 and c.mates == "mixed",
 }
 ROW_EDGES: dict[str, Callable[[Any], bool]] = {
     **LAYOUT_EDGES,

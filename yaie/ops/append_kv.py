@@ -121,6 +121,7 @@ EDGES = {
     "slots beyond 16 bits": lambda c: c.P * c.S > 1 << 16 and c.T > 0,
     "page size 1": lambda c: c.S == 1,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
+    "head dims above 256": lambda c: min(c.D, c.Dv) > 256 and c.T > 0 and c.skip != 1,
     "Dv differs from D": lambda c: c.Dv != c.D,
 }
 

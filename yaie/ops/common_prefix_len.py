@@ -167,6 +167,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "differ in the upper half of a token": lambda c: (
         c.family == "high" and any(shared < min(n, m) for n, m, shared in c.pairs)
     ),
+    "a prefix that 16 bits cannot count": lambda c: max(c.common, default=0) > 65_536,
     "more than 256 shared tokens": lambda c: max(c.common, default=0) > 256,
     "more than 4096 shared tokens": lambda c: max(c.common, default=0) > 4096,
     "more than 32 pairs": lambda c: len(c.common) > 32,

@@ -104,8 +104,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the queries, packed."""
 
     def tokens(rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        shift = 16 if case.family == "high" else 0
-        return packed(fill, [[letter << shift for letter in row] for row in rows])
+        return packed(fill, [[t << 16 * (case.family == "high") for t in row] for row in rows])
 
     edge_tokens, edge_indptr = tokens(case.tree.edges)
     child_list, child_indptr = packed(fill, case.tree.children)
@@ -189,6 +188,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more than 32 nodes deep": lambda c: c.chain > 32 and _deepest(c) > 32 * c.page,
     "1000 siblings": lambda c: c.siblings >= 1000 and bool(c.asked),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
+    "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
     "more than 32 queries": lambda c: len(c.asked) > 32,
     "tokens that differ in their upper halves": lambda c: (
         c.family == "high" and len(c.tree.edges) > 2

@@ -59,7 +59,8 @@ class Case:
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The numbers of a side that saw no key are poison."""
     shape, dtype = (2, case.T, case.H, case.D), getattr(torch, case.dtype)
-    states, lses = _merge.draw(fill, shape, case.family, case.empty, case.gap, case.level)
+    how = (case.family, case.empty, case.gap, case.level, dtype)
+    states, lses = _merge.draw(fill, shape, *how)
     a, lse_a = _merge.state(fill, states[0], lses[0], dtype, case.pad)
     b, lse_b = _merge.state(fill, states[1], lses[1], dtype, case.pad, case.b_shift)
     return {"a": a, "lse_a": lse_a, "b": b, "lse_b": lse_b}, {}
@@ -100,6 +101,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "lse far from 0": lambda c: abs(c.level) >= 1000 and c.empty != "all" and c.T > 0,
     "sides that cancel": lambda c: c.family == "opposite" and c.empty == "none" and c.T > 0,
     "head dim no multiple of 8": lambda c: c.D % 8 != 0 and c.T > 0,
+    "head dim above 256": lambda c: c.D > 256 and c.T > 0,
+    "values beyond float16's range": lambda c: (
+        c.family == "scaled" and c.dtype == "bfloat16" and c.empty == "none" and c.T > 0
+    ),
     "gaps between heads": lambda c: c.pad > 0 and c.T * c.H > 1,
     "b off alignment": lambda c: c.b_shift > 0 and c.T > 0,
     "more than 256 rows": lambda c: c.T * c.H > 256,

@@ -58,7 +58,8 @@ class Case:
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The numbers of a state that saw no key are poison."""
     shape, dtype = (case.K, case.T, case.H, case.D), getattr(torch, case.dtype)
-    drawn = _merge.draw(fill, shape, case.family, case.empty, case.gap, case.level, case.ladder)
+    how = (case.family, case.empty, case.gap, case.level, dtype, case.ladder)
+    drawn = _merge.draw(fill, shape, *how)
     states, lses = _merge.state(fill, *drawn, dtype, case.pad)
     return {"states": states, "lses": lses}, {}
 
@@ -104,6 +105,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "lse far from 0": lambda c: abs(c.level) >= 1000 and c.K > 1 and c.T > 0,
     "states that cancel": lambda c: c.family == "opposite" and c.K > 1 and c.T > 0,
     "head dim no multiple of 8": lambda c: c.D % 8 != 0 and c.K > 0 and c.T > 0,
+    "head dim above 256": lambda c: c.D > 256 and c.K > 1 and c.T > 0,
+    "values beyond float16's range": lambda c: (
+        c.family == "scaled" and c.dtype == "bfloat16" and c.empty == "none" and min(c.K, c.T) > 0
+    ),
     "gaps between heads": lambda c: c.pad > 0 and c.K > 0 and c.T * c.H > 1,
     "more than 256 rows": lambda c: c.T * c.H > 256,
 }

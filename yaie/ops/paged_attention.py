@@ -102,7 +102,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     dtype, S = getattr(torch, case.dtype), case.S
     edges = (S - 1, S, 15, 16, 31, 32, 63, 64, 127, 128)
     heads, dims = (case.Hk * case.G, case.Hk), (case.D, case.Dv)
-    batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges)
+    batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges, dtype)
     FAMILIES[case.family](batch)
     rows, P = paged.page_rows(fill, case.pages, case.spare, case.table)
     slots = paged.Slots.of(rows, case.kept, S)
@@ -188,6 +188,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "pages shared": lambda c: c.table == "shared" and sum(n > 0 for n in c.pages) > 1,
     "table rows with gaps": lambda c: c.table_gap > 0 and len(c.q_lens) > 1,
     "page of more than 256 tokens": lambda c: c.S > 256 and sum(c.kv_lens) > 0,
+    "a page of more than 512 tokens": lambda c: c.S > 512 < max(c.kv_lens, default=0),
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),

@@ -194,6 +194,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "all three": lambda c: c.repetition != 1 and c.frequency != 0 and c.presence != 0,
     "rewards": lambda c: min(c.frequency, c.presence) < 0 and _some(c.output_lens),
     "logits of 0": lambda c: c.family == "ties" and c.V > 9 and c.B > 0,
+    "a count beyond 16 bits": lambda c: c.alphabet == 1 and max((0, *c.output_lens)) > 65_535,
     "more than 256 tokens": lambda c: max((*c.prompt_lens, *c.output_lens), default=0) > 256,
 }
 

@@ -136,6 +136,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "positions repeated": lambda c: len(set(c.at())) < c.T,
     "positions descending": lambda c: c.positions == "descending" and 1 < c.T <= c.M,
     "position beyond 16 bits": lambda c: max(c.at(), default=0) > 1 << 16,
+    "a table that 32 bits cannot address": lambda c: (
+        max(c.at(), default=0) * (c.R + c.table_gap) > 1 << 31
+    ),
+    "head dim above 256": lambda c: c.D > 256 and c.T > 0,
     "table of no angles": lambda c: c.table == "normal" and c.T > 0,
     "table rows with gaps": lambda c: c.table_gap > 0 and c.T > 1,
     "fused qkv view": lambda c: c.layout == "fused" and c.T > 0,

@@ -190,6 +190,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "positions repeated": lambda c: len(set(c.at())) < c.T,
     "table rows with gaps": lambda c: c.table_gap > 0 and c.T > 1,
     "more query heads than KV heads": lambda c: c.Hq > c.Hk and c.T > 0,
+    "head dims above 256": lambda c: min(c.D, c.Dv) > 256 and c.T > 0 and c.skip != 1,
     "Dv differs from D": lambda c: c.Dv != c.D and c.T > 0,
     "fused qkv view": lambda c: c.layout == "fused" and c.T > 0,
     "bases of the caches off alignment": lambda c: c.cache_shift > 0 and c.T > 0,

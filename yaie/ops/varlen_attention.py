@@ -83,7 +83,7 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     dtype = getattr(torch, case.dtype)
     edges = (15, 16, 31, 32, 63, 64, 127, 128)
     heads, dims = (case.Hk * case.G, case.Hk), (case.D, case.Dv)
-    batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges)
+    batch = Sequences(fill, case.q_lens, case.kv_lens, heads, dims, edges, dtype)
     FAMILIES[case.family](batch)
     starts = [0, *batch.kv_ends]
     rows = [start + j for start, keys in zip(starts, case.kept, strict=False) for j in keys]

@@ -63,9 +63,10 @@ class Face:
     device: str
 
     def multiprocessors(self, tensor: Tensor) -> int:
-        """Blocks that run side by side; the executor stands for a small GPU."""
+        """Blocks that run side by side. The executor stands for a small GPU, and for a large one
+        where rows are long: only there are a row's parts more than a warp has lanes."""
         if self.device == "cpu":
-            return 20
+            return 20 if tensor.shape[-1] <= 1 << 15 else 132
         return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
 
 
