@@ -444,15 +444,20 @@ def test_weights_of_a_power_of_two_are_allowed_no_rounding() -> None:
     case = op.Case(q_lens=(1, 1), kv_lens=(4, 3), Dv=64, dtype="bfloat16", family="flat")
     args, options = op.inputs(case, Fill(Arena(1 << 20), 0))
     call = op.bind(**args, **options)
-    out = op.comparison(op.reference(**call.args, **call.options), call, Contract(p_rounded=True))[
-        "out"
-    ]
-    nearest = out.expected.bfloat16()
-    bits = nearest.view(torch.int16) - (nearest.double().abs() > out.expected.abs()).short()
-    cut = bits.view(torch.bfloat16)
-    assert out.judge("out", nearest).check is None
-    beyond = (cut.double() - out.expected).abs() > sum(out.terms.values())
-    assert [True, False] == beyond.flatten(1).any(1).tolist()
+    answer = op.reference(**call.args, **call.options)
+
+    def beyond(contract: Contract) -> list[bool]:
+        """Of each row, whether an element of it that was cut is."""
+        out = op.comparison(answer, call, contract)["out"]
+        nearest = out.expected.bfloat16()
+        assert out.judge("out", nearest).check is None
+        bits = nearest.view(torch.int16) - (nearest.double().abs() > out.expected.abs()).short()
+        error = (bits.view(torch.bfloat16).double() - out.expected).abs()
+        return (error > sum(out.terms.values())).flatten(1).any(1).tolist()
+
+    assert [True, False] == beyond(Contract(p_rounded=True))
+    assert [False, False] == beyond(Contract(p_rounded=True, p_from_constant=True))
+    assert [True, True] == beyond(Contract())
 
 
 def test_every_bad_input_of_every_op_is_refused_by_a_thin_kernel(judge: Judge) -> None:

@@ -52,12 +52,14 @@ class Contract:
     """The precision that a kernel declares; the budget follows from it.
 
     ``p_rounded``: softmax weights are rounded to the dtype before they multiply V.
+    ``p_from_constant``: they are exp(score - a constant), not relative to a score of their row.
     ``row_sum_of_rounded_p``: the normaliser sums those rounded weights.
     ``partials_in_dtype``: split-KV partial outputs are stored in the dtype, not in float32.
     ``accumulator``: "ieee" float32 adds, or a "tensor_core", which truncates.
     """
 
     p_rounded: bool = False
+    p_from_constant: bool = False
     row_sum_of_rounded_p: bool = False
     partials_in_dtype: bool = False
     accumulator: Literal["ieee", "tensor_core"] = "ieee"

@@ -211,10 +211,11 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     u = unit_roundoff(call.dtype)
     tiny = torch.finfo(call.dtype).smallest_normal
     narrow = call.dtype != torch.float32
-    p_rounded = torch.full_like(oracle.kept, contract.p_rounded and narrow)
-    # Weights of 1, or of a power of two once they are normalised, are what rounding makes of them.
-    p_rounded[(oracle.score_sum == 0) & _is_power_of_two(oracle.kept)] = 0
-    w = (p_rounded + (contract.partials_in_dtype and narrow))[..., None]
+    w = torch.full_like(oracle.kept, contract.roundings * narrow)
+    if contract.p_rounded and narrow and not contract.p_from_constant:
+        # Weights of 1, or of a power of two once they are normalised, stay as they are.
+        w -= ((oracle.score_sum == 0) & _is_power_of_two(oracle.kept)).double()
+    w = w[..., None]
     kappa = w * u
     eta = 2.0**-25 * w.sign() if call.dtype == torch.float16 else torch.zeros_like(w)
     some = (oracle.kept > 0).double()[..., None]  # a row without keys is exactly 0
