@@ -131,6 +131,9 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "top_k 1": lambda c: c.B > 0 and c.top_k == 1 and c.temperature > 0,
     "top_k V": lambda c: c.B > 0 and c.top_k == c.V and c.temperature > 0,
     "top_k above V": lambda c: c.B > 0 and c.V < c.top_k < 2**31 - 1 and c.temperature > 0,
+    "top_k in the thousands": lambda c: (
+        c.B > 0 and 1024 < c.top_k < c.V and c.temperature > 1 and (c.top_p, c.min_p) == (1, 0)
+    ),
     "top_k within ties": lambda c: (
         1 < c.top_k < c.V and c.family in ("ties", "flat") and c.B > 0 and c.temperature > 0
     ),
