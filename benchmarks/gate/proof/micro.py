@@ -7,14 +7,18 @@ import ctypes
 import math
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.clock import Call, Cpu
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SOURCE = Path(__file__).with_name("micro.cpp")
 KERNELS = (
@@ -34,6 +38,12 @@ CANARY = "micro/polynomial 65536"
 def benches() -> list[str]:
     """Names, as of kernels: `micro/axpy 16384`, `torch/softmax cpu`."""
     return [f"micro/{k} {n}" for k in KERNELS for n in SIZES] + [f"torch/{k} cpu" for k in TORCH]
+
+
+def lacking() -> str | None:
+    """What this machine lacks for it."""
+    compiler = os.environ.get("CXX", "c++").split()[0]
+    return None if shutil.which(compiler) else f"there is no compiler {compiler}"
 
 
 def libraries(folder: Path, slowdown: float, padded: bool) -> dict[str, str]:
@@ -89,11 +99,16 @@ def torch_call(name: str) -> Call:
 
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    x = torch.randn(64, 512)
-    square = torch.randn(96, 96)
+    return torch_kernel(name, torch.randn(64, 512), torch.randn(96, 96))
+
+
+def torch_kernel(name: str, x: Tensor, square: Tensor) -> Call:
+    """One of TORCH on x [R,C], or on a square matrix."""
+    import torch
+
     functions: dict[str, Callable[[], Any]] = {
         "softmax": lambda: torch.softmax(x, -1),
-        "layer_norm": lambda: torch.nn.functional.layer_norm(x, (512,)),
+        "layer_norm": lambda: torch.nn.functional.layer_norm(x, x.shape[-1:]),
         "matmul": lambda: square @ square,
         "sort": lambda: torch.sort(x[:8]),
         "cumsum": lambda: torch.cumsum(x, -1),

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import ctypes
 import random
+import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.clock import Call
 from benchmarks.gate.processes.bursts import SIDES
-from benchmarks.gate.proof.micro import often
+from benchmarks.gate.proof.micro import TORCH, often, torch_kernel
 
 SOURCE = Path(__file__).with_name("micro.cu")
 KERNELS = (
@@ -24,9 +25,6 @@ BLOCKS = (132, 264, 528)
 THREADS, ELEMENTS_A_THREAD = 256, 64
 CALLS = 100
 """Of a kernel in a graph: one of them is 1 %."""
-TORCH = (
-    "softmax", "layer_norm", "matmul", "sort", "cumsum", "silu", "mean", "topk", "exp", "transpose",
-)  # fmt: skip
 SUBJECT = "benchmarks.gate.proof.micro_gpu:MicroGpu"
 CANARY = "micro/polynomial 264"
 
@@ -101,17 +99,13 @@ def torch_call(name: str) -> Call:
 
     torch.manual_seed(1)
     x = torch.randn(1024, 4096, device="cuda")
-    square = torch.randn(1024, 1024, device="cuda", dtype=torch.bfloat16)
-    functions: dict[str, Callable[[], Any]] = {
-        "softmax": lambda: torch.softmax(x, -1),
-        "layer_norm": lambda: torch.nn.functional.layer_norm(x, (4096,)),
-        "matmul": lambda: square @ square,
-        "sort": lambda: torch.sort(x[:8]),
-        "cumsum": lambda: torch.cumsum(x, -1),
-        "silu": lambda: torch.nn.functional.silu(x),
-        "mean": lambda: x.mean(0),
-        "topk": lambda: torch.topk(x[:8], 16),
-        "exp": lambda: torch.exp(x),
-        "transpose": lambda: x.t().contiguous(),
-    }
-    return functions[name]
+    return torch_kernel(name, x, torch.randn(1024, 1024, device="cuda", dtype=torch.bfloat16))
+
+
+def lacking() -> str | None:
+    """What this machine lacks for it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    return None if shutil.which("nvcc") else "nvcc is not on the path"

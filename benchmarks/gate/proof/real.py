@@ -8,8 +8,10 @@ in twenty.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
+import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,8 +33,10 @@ SHARE = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """What one run said; by its first four fields it is known again."""
+    """What one run said; by its first five fields it is known again."""
 
+    code: str
+    """of what was tried (below)"""
     device: str
     kind: str
     slowdown: float
@@ -59,7 +63,7 @@ def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) ->
     # The same code on both sides, torch's: controls, unless it was slowed down.
     identical = [n for n in names if n.startswith("torch/") and n not in slowed]
     target = speed.Target(kernels.SUBJECT, names, identical, kernels.CANARY, options)
-    what, started = (device, kind, slowdown, number), time.monotonic()
+    what, started = (code(), device, kind, slowdown, number), time.monotonic()
     try:
         outcome = speed.measure(target, folder / "runs", lambda words: None)
     except Untrusted as error:
@@ -75,11 +79,19 @@ def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) ->
     )  # fmt: skip
 
 
+def code() -> str:
+    """A digest of the sources that a trial depends on, and the name of the machine."""
+    used = ("gate/**/*.py", "gate/**/*.c*", "timing/gpu.py", "clock.py", "stats.py")
+    files = sorted({p for pattern in used for p in (ROOT / "benchmarks").glob(pattern)})
+    parts = [platform.node().encode(), *(path.read_bytes() for path in files)]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
 def kept(path: Path) -> dict[tuple[Any, ...], Trial]:
     """The trials of an earlier run, by what was tried."""
     lines = path.read_text().splitlines() if path.exists() else []
     trials = (Trial(**json.loads(line)) for line in lines)
-    return {(t.device, t.kind, t.slowdown, t.number): t for t in trials}
+    return {(t.code, t.device, t.kind, t.slowdown, t.number): t for t in trials}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="default: build/gate-proof; trials that it holds are not run again",
     )  # fmt: skip
     args = cli.parse_args(argv)
+    if lacking := KERNELS[args.device].lacking():
+        cli.error(f"--device {args.device}: {lacking}")
     kinds = [("A/A", 0.0), ("A/A'", 0.0)]
     kinds += [("slower", float(x)) for x in args.slowdowns.split(",") if x]
     print(f"{len(KERNELS[args.device].benches())} benchmarks")
@@ -102,9 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     trials = kept(records)
     false = 0
     for number, (kind, slowdown) in itertools.product(range(args.runs), kinds):
-        what = (args.device, kind, slowdown, number)
+        what = (code(), args.device, kind, slowdown, number)
         if what not in trials:
-            trials[what] = trial(*what, args.out)
+            trials[what] = trial(*what[1:], args.out)
             with records.open("a") as file:
                 file.write(json.dumps(vars(trials[what])) + "\n")
         false += trials[what].false
