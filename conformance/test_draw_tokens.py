@@ -15,6 +15,7 @@ from conformance.test_filter_tokens import SMALL, in_order, layout, one_row
 from yaie import ops
 from yaie.compare import Statistic
 from yaie.ops import _rows as rows
+from yaie.ops._noise import CLOSE
 
 OP = ops.draw_tokens
 
@@ -32,6 +33,8 @@ def known_noise(draw: st.DrawFn) -> dict[str, Any]:
     """A draw whose bits are extreme, and a row on which that matters."""
     kind = draw(among("one", "rare", "one", "rare", "tails"))
     table = {"rare": rows.LEAST_BITS, "one": rows.MOST_BITS, "tails": rows.TAIL_WINS}[kind]
+    if kind != "tails":
+        kind = draw(among(kind, CLOSE))
     (key, position), token = draw(st.sampled_from(sorted(table.items())))
     V = 10_001 if kind == "tails" else draw(integers(64, 300))
     at = token if kind == "one" else 0
@@ -41,7 +44,7 @@ def known_noise(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def cases(draw: st.DrawFn) -> Any:
     size = draw(layout()) | draw(noise())
-    size["family"] = draw(among(*sorted(rows.WEIGHTS)))
+    size["family"] = draw(among(*sorted(rows.WEIGHTS), *[CLOSE] * 3))
     size["at"] = draw(integers(0, size["V"] - 1))
     if draw(among(True, *[False] * 9)):
         size |= {"B": draw(among(3, 50, 150)), "V": draw(SMALL)}  # close races

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance import laws
-from conformance.strategies import SEEDS, among
+from conformance.strategies import SEEDS, among, integers
 from conformance.test_draw_tokens import noise
-from conformance.test_filter_tokens import in_order, layout, one_row, parameters
+from conformance.test_filter_tokens import TOP_PS, in_order, layout, one_row, parameters
 from yaie import ops
 from yaie.compare import Statistic
 from yaie.ops import _rows as rows
+from yaie.ops._noise import CLOSE
 
 OP = ops.sample
 
@@ -29,9 +30,19 @@ def tail_wins(draw: st.DrawFn) -> Any:
 
 
 @st.composite
+def close_races(draw: st.DrawFn) -> Any:
+    """Most of them between all tokens, others between those that a filter leaves."""
+    size = draw(layout()) | {"family": CLOSE, "temperature": draw(among(1.0, 1.0, 0.7, 2.5))}
+    if draw(st.booleans()):
+        size |= {"top_k": draw(integers(2, max(2, size["V"] // 3))), "top_p": draw(TOP_PS)}
+    return OP.Case(**size, **draw(noise()))
+
+
+@st.composite
 def cases(draw: st.DrawFn) -> Any:
-    if draw(among(*[False] * 19, True)):
-        return draw(tail_wins())
+    kind = draw(among(*["filters"] * 16, *["close"] * 3, "tail wins"))
+    if kind != "filters":
+        return draw({"close": close_races(), "tail wins": tail_wins()}[kind])
     size = draw(layout())
     return OP.Case(**size, **draw(parameters(size["V"], size["family"])), **draw(noise()))
 

@@ -14,7 +14,9 @@ number would be rounded to 1 and make E infinite or 0, and a grid of 2^-24 hides
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from yaie.compare import Choice
+from yaie.fill import Fill
 
 Words = NDArray[np.uint64]
 _MASK = np.uint64(0xFFFFFFFF)
@@ -65,6 +68,23 @@ def noise(seed: Tensor, position: Tensor, V: int) -> Tensor:
     return torch.from_numpy(rows).to(seed.device)
 
 
+CLOSE = "close"
+"""The family of rows in which all tokens arrive at about the same time (close_race)."""
+LEAD = 2e-3
+"""By how much the winner of a close race beats the second: 20 times what a draw may be off."""
+
+
+def close_race(fill: Fill, seed: Tensor, position: Tensor, V: int) -> Tensor:
+    """log p of rows in which all tokens arrive at about the same time, float64 [B,V].
+
+    One token of each, drawn at random, leads by LEAD, the last by twice that. So any token whose
+    noise is off by more, or that is left out for its weight, is drawn falsely or beaten falsely.
+    """
+    behind = LEAD * (1.0 + torch.from_numpy(fill.rng.random((len(seed), V))))
+    leader = torch.from_numpy(fill.rng.integers(V, size=(len(seed), 1)))
+    return noise(seed.cpu(), position.cpu(), V) - behind.scatter(1, leader, 0.0)
+
+
 @dataclass(frozen=True)
 class Race:
     """The scores of a draw, and who wins."""
@@ -90,3 +110,12 @@ def check_key(key: int, position: int) -> None:
     """A Case's key and position are what the tensors can hold."""
     if key >= 2**63 or position >= 2**31:
         raise ValueError(f"key is {key} and position {position}, beyond int64 and int32")
+
+
+EDGES: dict[str, Callable[[Any], bool]] = {
+    "a close race": lambda c: c.family == CLOSE and c.B > 0 and c.V > 1,
+    "a close race over long rows of a block each": lambda c: (
+        c.family == CLOSE and c.B >= 40 and 8192 < c.V <= 32768
+    ),
+}
+"""In the second a thread of ``split`` reads a row in several turns."""

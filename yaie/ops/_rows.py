@@ -207,9 +207,17 @@ def _faint(fill: Fill, V: int, at: int) -> Tensor:
     return 1e-9 * torch.softmax(3 * fill.normal(V), 0) * (fill.normal(V) > 0)
 
 
+def _minute(fill: Fill, V: int, at: int) -> Tensor:
+    """Weights that are all subnormal."""
+    return 1e-40 * (1.0 + fill.normal(V).abs())
+
+
 WEIGHTS: dict[str, Callable[[Fill, int, int], Tensor]] = {
     f.__name__.removeprefix("_"): f
-    for f in (_softmax, _uniform, _sparse, _one, _zeros, _rare, _tails, _steep, _unscaled, _faint)
+    for f in (
+        *(_softmax, _uniform, _sparse, _one, _zeros, _rare, _tails, _steep, _unscaled, _faint),
+        _minute,
+    )
 }
 """Families of a row of weights, by name; ``at`` is the token that some of them favour."""
 
@@ -336,6 +344,10 @@ ROW_EDGES: dict[str, Callable[[Any], bool]] = {
     "banned tokens": lambda c: c.B > 0 and c.V > 3 and c.family == "masked",
     "differences overflow": lambda c: c.B > 0 and c.V > 1 and c.family == "huge",
 }
+LONG_ROWS: dict[str, Callable[[Any], bool]] = {
+    "long rows of a block each": lambda c: c.B >= 40 and 16500 < c.V <= 32768,
+}
+"""Where there are few rows a row is shared out: here a block reads one alone, in several turns."""
 KEY_EDGES: dict[str, Callable[[Any], bool]] = {
     "seed 0": lambda c: c.B > 0 and c.key == 0,
     "largest seed": lambda c: c.B > 0 and c.key == 2**63 - 1,

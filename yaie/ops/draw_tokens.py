@@ -44,7 +44,8 @@ from yaie.signature import parse
 @case
 class Case:
     """B rows of V weights, the draws of a request from ``position`` on with seed ``key``, or with
-    ``mates`` "mixed" of one request a row, of any family. ``at`` is the token that the families
+    ``mates`` "mixed" of one request a row, of any family. In the family "close" all tokens of all
+    rows arrive at about the same time (_noise.py). ``at`` is the token that the families
     "one", "rare" and "tails" favour. ``gap`` and ``shift`` as in filter_tokens."""
 
     B: int = at_least(0, default=1)
@@ -56,7 +57,7 @@ class Case:
     mates: str = one_of(("same", "mixed"), default="same")
     gap: int = at_least(0, default=0)
     shift: int = at_least(0, default=0)
-    family: str = one_of(rows.WEIGHTS, default="softmax")
+    family: str = one_of((*rows.WEIGHTS, noise.CLOSE), default="softmax")
     seed: int = at_least(0, default=0)
 
     def check(self) -> None:
@@ -66,11 +67,13 @@ class Case:
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of a family, gaps of poison between them."""
-    probs = rows.drawn(fill, rows.favouring(case.at), case.family, (case.B, case.V), case.mates)
-    return {
-        "probs": rows.laid_out(fill, probs, case.gap, case.shift),
-        **rows.noise_keys(fill, case.key, case.position, case.B, case.mates),
-    }, {}
+    keys = rows.noise_keys(fill, case.key, case.position, case.B, case.mates)
+    if case.family == noise.CLOSE:
+        probs = noise.close_race(fill, keys["seed"], keys["position"], case.V).exp().float()
+    else:
+        families = rows.favouring(case.at)
+        probs = rows.drawn(fill, families, case.family, (case.B, case.V), case.mates)
+    return {"probs": rows.laid_out(fill, probs, case.gap, case.shift), **keys}, {}
 
 
 def reference(probs: Tensor, seed: Tensor, position: Tensor) -> noise.Race:
@@ -101,6 +104,7 @@ WORKLOADS = {
 EDGES: dict[str, Callable[[Any], bool]] = {
     **rows.LAYOUT_EDGES,
     **rows.KEY_EDGES,
+    **noise.EDGES,
     "one candidate": lambda c: c.B > 0 and c.V > 1 and c.family == "one",
     "row of zeros": lambda c: c.B > 0 and c.family == "zeros",
     "random bits near 0 for an unlikely token": lambda c: (
@@ -111,6 +115,13 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     ),
     "unlikely tail that wins": lambda c: (
         c.family == "tails" and c.V == 10001 and (c.key, c.position) in rows.TAIL_WINS
+    ),
+    "all probabilities subnormal": lambda c: c.B > 0 and c.V > 1 and c.family == "minute",
+    "random bits all set in a close race": lambda c: (
+        c.family == noise.CLOSE and c.B > 0 and rows.MOST_BITS.get((c.key, c.position), c.V) < c.V
+    ),
+    "random bits near 0 in a close race": lambda c: (
+        c.family == noise.CLOSE and c.B > 0 and rows.LEAST_BITS.get((c.key, c.position), c.V) < c.V
     ),
     "subnormal probabilities": lambda c: c.B > 0 and c.V > 30 and c.family == "steep",
 }

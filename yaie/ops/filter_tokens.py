@@ -49,6 +49,8 @@ from yaie.ops import _rows as rows
 from yaie.ops import _sampling as sampling
 from yaie.signature import parse
 
+PARAMETERS = ("temperature", "top_k", "top_p", "min_p")
+
 
 @case
 class Case:
@@ -73,10 +75,8 @@ class Case:
 def inputs(case: Any, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of a family, gaps of poison between them, and their parameters."""
     logits = rows.drawn(fill, rows.LOGITS, case.family, (case.B, case.V), case.mates)
-    return {
-        "logits": rows.laid_out(fill, logits, case.gap, case.shift),
-        **rows.parameters(fill, case, "temperature", "top_k", "top_p", "min_p"),
-    }, {}
+    laid = rows.laid_out(fill, logits, case.gap, case.shift)
+    return {"logits": laid, **rows.parameters(fill, case, *PARAMETERS)}, {}
 
 
 def reference(
@@ -118,6 +118,7 @@ WORKLOADS = {
 
 EDGES: dict[str, Callable[[Any], bool]] = {
     **rows.ROW_EDGES,
+    **rows.LONG_ROWS,
     "temperature 0": lambda c: c.B > 0 and c.temperature == 0,
     "temperature 0 on ties": lambda c: (
         c.B > 0 and c.temperature == 0 and c.V > 9 and c.family in ("flat", "ties")

@@ -75,6 +75,7 @@ WORKLOADS = {
 
 EDGES: dict[str, Callable[[Any], bool]] = {
     **rows.ROW_EDGES,
+    **rows.LONG_ROWS,
     "more than 65,535 rows": lambda c: c.B > 65_535,
     "ties": lambda c: c.B > 0 and c.V > 1 and c.family in ("flat", "ties"),
     "subnormal logits": lambda c: c.B > 0 and c.V > 1 and c.family == "subnormal",

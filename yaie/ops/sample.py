@@ -39,14 +39,15 @@ from yaie.ops import _noise as noise
 from yaie.ops import _rows as rows
 from yaie.ops import _sampling as sampling
 from yaie.ops.filter_tokens import EDGES as FILTER_EDGES
-from yaie.ops.filter_tokens import inputs as filter_inputs
+from yaie.ops.filter_tokens import PARAMETERS
 from yaie.signature import parse
 
 
 @case
 class Case:
     """B rows of V logits: as a Case of filter_tokens, and drawn from ``position`` on with seed
-    ``key`` as one of draw_tokens."""
+    ``key`` as one of draw_tokens. In the family "close" all tokens arrive at about the same time,
+    at temperatures of 0.1 to 10 (_noise.py)."""
 
     B: int = at_least(0, default=1)
     V: int = at_least(1, default=4)
@@ -60,7 +61,7 @@ class Case:
     mates: str = one_of(("same", "mixed"), default="same")
     gap: int = at_least(0, default=0)
     shift: int = at_least(0, default=0)
-    family: str = one_of(rows.LOGITS, default="normal")
+    family: str = one_of((*rows.LOGITS, noise.CLOSE), default="normal")
     seed: int = at_least(0, default=0)
 
     def check(self) -> None:
@@ -69,10 +70,15 @@ class Case:
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs of filter_tokens, and the keys of the noise."""
-    args, options = filter_inputs(case, fill)
+    """Inputs as of filter_tokens, and the keys of the noise."""
     keys = rows.noise_keys(fill, case.key, case.position, case.B, case.mates)
-    return {**args, **keys}, options
+    parameters = rows.parameters(fill, case, *PARAMETERS)
+    if case.family == noise.CLOSE:
+        mild = parameters["temperature"].cpu().clamp(0.1, 10.0)[:, None]
+        logits = (noise.close_race(fill, keys["seed"], keys["position"], case.V) * mild).float()
+    else:
+        logits = rows.drawn(fill, rows.LOGITS, case.family, (case.B, case.V), case.mates)
+    return {"logits": rows.laid_out(fill, logits, case.gap, case.shift), **parameters, **keys}, {}
 
 
 def reference(
@@ -110,7 +116,14 @@ WORKLOADS = {
     "qwen3 vocabulary, batch 32": Case(B=32, V=151936, top_k=20, top_p=0.95, temperature=0.6),
 }
 
-EDGES: dict[str, Callable[[Any], bool]] = {**FILTER_EDGES, **rows.KEY_EDGES}
+EDGES: dict[str, Callable[[Any], bool]] = {
+    **FILTER_EDGES,
+    **rows.KEY_EDGES,
+    **noise.EDGES,
+    "a close race of those that a filter kept": lambda c: (
+        c.family == noise.CLOSE and c.B > 0 and 3 < c.top_k < c.V / 2 and c.temperature == 1.0
+    ),
+}
 
 ERRORS = sampling.FILTER_ERRORS
 

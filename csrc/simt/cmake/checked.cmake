@@ -1,6 +1,5 @@
 # The checked build. Whoever links `simt` is compiled with GCC's thread and undefined-behaviour
-# instrumentation and linked to the executor's own hooks; no sanitizer library takes part. A target
-# without kernels may set its property SIMT_HOST_ONLY and is left as it is.
+# instrumentation and linked to the executor's own hooks; no sanitizer library takes part.
 if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   message(FATAL_ERROR "SIMT_CHECKED needs g++: clang++ hides copies in calls of libc.")
 endif()
@@ -28,12 +27,6 @@ set(SIMT_INSTRUMENT
     # _FORTIFY_SOURCE, whose headers put an inline function or __memcpy_chk in the place of memcpy.
     -U_FORTIFY_SOURCE -fno-builtin-memcpy -fno-builtin-memmove -fno-builtin-memset
     -fno-builtin-memcmp)
-foreach(flag IN LISTS SIMT_INSTRUMENT)
-  target_compile_options(
-    simt
-    INTERFACE
-      "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<NOT:$<BOOL:$<TARGET_PROPERTY:SIMT_HOST_ONLY>>>>:${flag}>")
-endforeach()
 foreach(function memcpy memmove memset memcmp)
   target_link_options(simt INTERFACE "LINKER:--wrap=${function}")
 endforeach()

@@ -294,6 +294,37 @@ TEST(misaligned_accesses_of_instructions) {
     CHECK_FAULT("misaligned access", RUN(shifted_mbarrier, 1, 1, 0, 4), "multiple of 8");
 }
 
+struct Destroyed {  // so that the kernel has something to unwind, were it told by an exception
+    int* count;
+    __device__ ~Destroyed() { ++*count; }
+};
+
+constexpr int kWideLoad = __LINE__;
+__global__ void wide_accesses(const char* in, char* out, int* count) {
+    const Destroyed destroyed{count};
+    __syncthreads();
+    const float4 both = *reinterpret_cast<const float4*>(in);
+    *reinterpret_cast<double*>(out) = both.x;
+}
+
+TEST(misaligned_accesses_through_pointers) {
+    alignas(16) static const char in[64] = {};
+    alignas(16) static char out[64];
+    check::Buffer<int> count(1);
+    const auto run = [&](int from, int to) {
+        return caught([&] { RUN(wide_accesses, 1, 1, 0, in + from, out + to, count.data()); });
+    };
+    check::under_all_schedules([&] {
+        for (int i = 0; i < 50; ++i) {
+            CHECK_EQUAL(std::string("none"), run(16, 8).kind);
+            CHECK_EQUAL(std::string("misaligned access"), run(8, 8).kind);
+            CHECK_EQUAL(std::string("misaligned access"), run(16, 4).kind);
+        }
+    });
+    check_fault("misaligned access", run(4, 8), {line(kWideLoad + 4), "16"}, __LINE__);
+    check_fault("misaligned access", run(16, 12), {line(kWideLoad + 5), "8"}, __LINE__);
+}
+
 // ---- After a fault ------------------------------------------------------------------------------
 
 __global__ void count(int* counter) {

@@ -348,10 +348,11 @@ Context& BlockRunner::run_threads(Fiber& fiber) {
     return main_;
 }
 
-// For what the checker will tell. Nothing on the stacks of the block is destroyed: hooks may not
-// throw.
-void BlockRunner::abandon(const Lane& self) {
-    fault_ = {"", ""};
+// Ends the block from a place that may not throw. Nothing on its stacks is destroyed. What the
+// checker will tell itself is an empty fault here.
+void BlockRunner::abandon(const Lane& self, Fault fault) {
+    fault_ = std::move(fault);
+    checker_.end_kernel_code();
     given_up_ = true;
     self.fiber->context.leave_to(main_);
 }

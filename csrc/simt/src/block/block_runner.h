@@ -113,7 +113,11 @@ class BlockRunner {
 
     // ---- What the checker asks for ----
     void at_access();  // another thread may go on here, as the schedule says
-    [[noreturn]] void abandon(const Lane& self);
+    [[noreturn]] void abandon(const Lane& self, Fault fault);
+
+    // As `fail`, from where nothing may be thrown: the compiler believes so of its own checks.
+    [[noreturn]] void stop(const Lane& self, const char* kind, const std::string& text,
+                           const char* advice, Site site);
     const Lane* owner_of_stack(uintptr_t address) const;
     uint3 thread_index(int thread) const { return lanes_[std::size_t(thread)].thread_index; }
 

@@ -38,6 +38,11 @@ void BlockRunner::fail(const Lane& self, const char* kind, const std::string& te
     throw describe(kind, of_thread(self), site, text, advice);
 }
 
+void BlockRunner::stop(const Lane& self, const char* kind, const std::string& text,
+                       const char* advice, Site site) {
+    abandon(self, describe(kind, of_thread(self), site, text, advice));
+}
+
 void fail(const char* kind, const char* text, const char* advice, Site site) {
     const OutsideKernel outside;
     const Lane& self = current_lane();
@@ -49,7 +54,7 @@ void fail_misaligned(const void* address, std::size_t bytes, Site site) {
     const std::string needed = std::to_string(bytes);
     const std::string beyond = std::to_string(reinterpret_cast<uintptr_t>(address) % bytes);
     const Lane& self = current_lane();
-    self.runner->fail(
+    self.runner->stop(
         self, "misaligned access",
         needed + " bytes at an address that lies " + beyond + " beyond a multiple of " + needed,
         "The block was stopped before the access, as on a GPU.", site);
