@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import PLUGIN, TIMEOUT_S, watchdog
+from torch import Tensor
 
 from yaie import arena, ops
 from yaie.arena import HUGE, INFINITE, LEFTOVERS, OTHER_POISONS, Poison
@@ -458,6 +459,46 @@ def test_weights_of_a_power_of_two_are_allowed_no_rounding() -> None:
     assert [True, False] == beyond(Contract(p_rounded=True))
     assert [False, False] == beyond(Contract(p_rounded=True, p_from_constant=True))
     assert [True, True] == beyond(Contract())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_one_tile_are_allowed_their_own_rounding(dtype: torch.dtype) -> None:
+    """Rounded to the nearest they pass, relative to the largest or normalised; cut, they do not,
+    whichever weights the normaliser sums."""
+    from yaie.arena import Arena
+    from yaie.compare import Contract
+    from yaie.fill import Fill
+
+    op = ops.get("varlen_attention")
+    name = str(dtype).removeprefix("torch.")
+    case = op.Case(q_lens=(1,), kv_lens=(7,), D=16, Dv=64, dtype=name, family="brink")
+    args, options = op.inputs(case, Fill(Arena(1 << 20), 0))
+    call = op.bind(**args, **options)
+    answer = op.reference(**call.args, **call.options)
+    q, k, v = (args[name].double() for name in "qkv")
+    score = (q @ k[:, 0].T)[0, 0] / 4
+    weight = (score - score.max()).exp()
+
+    def nearest(x: Tensor) -> Tensor:
+        return x.to(dtype).double()
+
+    def cut(x: Tensor) -> Tensor:
+        rounded = x.to(dtype)
+        return (rounded.view(torch.int16) - (rounded.double() > x).short()).view(dtype).double()
+
+    def fault(p: Tensor, total: Tensor) -> str | None:
+        out = (p[:, None] * v[:, 0]).sum(0) / total
+        contract = Contract(p_rounded=True)
+        budget = op.comparison(answer, call, contract)["out"]
+        return budget.judge("out", out.to(dtype)[None, None]).check
+
+    one = torch.tensor(1.0, dtype=torch.float64)
+    assert fault(nearest(weight), weight.sum()) is None
+    assert fault(nearest(weight), nearest(weight).sum()) is None
+    assert fault(nearest(weight / weight.sum()), one) is None
+    assert fault(cut(weight), weight.sum()) == "budget"
+    assert fault(cut(weight), cut(weight).sum()) == "budget"
+    assert fault(cut(weight / weight.sum()), one) == "budget"
 
 
 def test_every_bad_input_of_every_op_is_refused_by_a_thin_kernel(judge: Judge) -> None:

@@ -242,6 +242,30 @@ def _scaled(s: Sequences) -> None:
     s.v = scaled(s.v, s.dtype)
 
 
+def _brink(s: Sequences) -> None:
+    """Weights of 1, and of numbers just below some of the dtype, which sum to 1; values cancel. To
+    round to the nearest hardly changes such a weight, to cut it off costs a unit each."""
+    if s.q.shape[-1] < 3:
+        return
+    bits, root = (8 if s.dtype == torch.bfloat16 else 11), math.sqrt(s.q.shape[-1])
+    s.q.zero_()
+    s.k.zero_()
+    s.q[..., :3] = 1.0
+    for n, end in zip(s.kv_lens, s.kv_ends, strict=True):
+        m = min(n - 1, 2 ** (bits - 1))  # as many keys share the whole
+        if m < 1:
+            continue
+        shares = 1 + s.rng.multinomial(2**bits - m, s.rng.dirichlet([1.0] * m))
+        score = np.full(n, -30.0)
+        score[: m + 1] = 0.0, *np.log(shares * (1 - 2.0 ** -(bits + 5)) / 2**bits)
+        left = torch.from_numpy(score * root)
+        for d in range(3):  # more digits than one number of the dtype has
+            digits = left.to(s.dtype).double()
+            s.k[end - n : end, :, d] = digits.float()[:, None]
+            left = left - digits
+        s.v[end - n + 1 : end] = -s.v[end - n]
+
+
 FAMILIES: dict[str, Callable[[Sequences], None]] = {
     f.__name__.removeprefix("_"): f
     for f in (
@@ -259,6 +283,7 @@ FAMILIES: dict[str, Callable[[Sequences], None]] = {
         _alternating,
         _flat,
         _scaled,
+        _brink,
     )
 }
 """Families of values for attention, by name."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -52,6 +52,12 @@ KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
 [H,N,D]; one element off alignment."""
 
 
+ONE_TILE = 8
+"""Keys of a sequence that every kernel on tensor cores takes as one tile (docs/decisions/0036)."""
+P_SLACK = 2.0**-18
+"""How far off an exponential may be before it is rounded."""
+
+
 @dataclass(frozen=True)
 class Oracle:
     """The float64 answer, and the moments of it that the error budget needs. [T,Hq,Dv] or
@@ -77,6 +83,8 @@ class Oracle:
     """S: largest scale * sum_d |q_d k_d| over the kept keys"""
     score_error: Tensor
     """sigma_S: standard error of a score computed in float32"""
+    off_grid: Tensor
+    """the most that rounding to q's dtype changes a weight, relative to it; 1 where not known"""
 
     def rows(self, rows: slice) -> Oracle:
         """The oracle of some rows of a packed batch."""
@@ -156,7 +164,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     if not needed.all():
         keep, k, v = keep[:, needed], k[needed], v[needed]
     (Lq, Hq, D), Hk = q.shape, k.shape[1]
-    group = Hq // Hk
+    group, dtype = Hq // Hk, q.dtype
+    one_tile = bool(needed.all()) and len(needed) <= ONE_TILE
     # The query heads of a KV head attend to the same keys: R = group * Lq rows, head after head.
     q = q.double().transpose(0, 1).reshape(Hk, group * Lq, D)  # [Hk,R,D]
     k, v = (x.double().transpose(0, 1) for x in (k, v))  # [Hk,N,D], [Hk,N,Dv]
@@ -189,9 +198,25 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
         pmax=_row_max(p, hidden),
         score_sum=_row_max(abs(scale) * q.abs().bmm(k.abs().mT), hidden),
         score_error=unit * size_of_q * largest_key + 2.0**-22 * (1 + softcap),
+        off_grid=torch.ones_like(lse),
     )
+    if dtype.itemsize == 2:
+        moments = replace(moments, off_grid=_off_grid(moments, p if one_tile else None, dtype))
     per_row = (getattr(moments, f.name) for f in fields(Oracle))  # [Hk,R,...] to [Lq,Hq,...]
     return Oracle(*(x.reshape(Hq, Lq, *x.shape[2:]).transpose(0, 1) for x in per_row))
+
+
+def _off_grid(o: Oracle, p: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Oracle.off_grid, [Hk,R], for weights taken relative to the largest of their row and for
+    normalised ones; p [Hk,R,N] where all keys lie in one tile, so that its largest is the row's."""
+
+    def off(x: Tensor) -> Tensor:
+        return ((x.to(dtype).double() - x).abs() / x).nan_to_num(0.0)
+
+    if p is not None and p.shape[-1]:
+        return torch.maximum(off(p), off(p / o.pmax[..., None])).amax(-1)
+    # Scores that are all 0 give weights of 1, or of 1 by the number of keys.
+    return torch.where(o.score_sum == 0, off(1 / o.kept), 1.0)
 
 
 def _fill(x: Tensor, hidden: Tensor | None, value: float) -> Tensor:
@@ -211,18 +236,21 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     u = unit_roundoff(call.dtype)
     tiny = torch.finfo(call.dtype).smallest_normal
     narrow = call.dtype != torch.float32
-    w = torch.full_like(oracle.kept, contract.roundings * narrow)
-    if contract.p_rounded and narrow and not contract.p_from_constant:
-        # Weights of 1, or of a power of two once they are normalised, stay as they are.
-        w -= ((oracle.score_sum == 0) & _is_power_of_two(oracle.kept)).double()
-    w = w[..., None]
-    kappa = w * u
-    eta = 2.0**-25 * w.sign() if call.dtype == torch.float16 else torch.zeros_like(w)
+    w = float(contract.roundings * narrow)
+    # What each rounding of weights may change: where that is known, no more.
+    unit = torch.full_like(oracle.kept, u)[..., None]
+    if not contract.p_from_constant:
+        before = P_SLACK + LAMBDA * oracle.score_error  # how far off a weight is when it is rounded
+        unit = unit.minimum((oracle.off_grid + before)[..., None])
+    others = w - contract.p_rounded * narrow
+    kappa = others * u + (w - others) * unit
+    square = others * u**2 + (w - others) * unit.square()
+    eta = 2.0**-25 if w and call.dtype == torch.float16 else 0.0
     some = (oracle.kept > 0).double()[..., None]  # a row without keys is exactly 0
     size = oracle.out.abs()
     g = contract.accumulation(oracle.kept)[..., None]
 
-    rounded_p = w * u**2 * oracle.p2v2 + (eta * oracle.pmax[..., None]).square() * oracle.v2
+    rounded_p = square * oracle.p2v2 + (eta * oracle.pmax[..., None]).square() * oracle.v2
     scores = oracle.score_error[..., None].square() * oracle.p2dv2
     coherent = kappa * size
     accumulated = g * (size + oracle.p2v2.sqrt())
@@ -257,11 +285,6 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         },
     )
     return {"out": out, "lse": lse}
-
-
-def _is_power_of_two(count: Tensor) -> Tensor:
-    """Whether a whole number (float64) is a power of two."""
-    return torch.frexp(count).mantissa == 0.5
 
 
 def check_options(call: Call) -> None:
@@ -372,6 +395,14 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     ),
     "weights that rounding leaves alone": lambda c: (
         c.family == "flat" and c.dtype != "float32" and any(n in (2, 4, 8, 16) for n in c.kv_lens)
+    ),
+    "weights just below numbers of 16 bits": lambda c: (
+        c.family == "brink"
+        and c.dtype != "float32"
+        and c.D >= 3
+        and c.scale is None
+        and c.softcap == 0
+        and any(q and 2 < kv <= ONE_TILE for q, kv in zip(c.q_lens, c.kv_lens, strict=True))
     ),
     "one value for all keys": lambda c: c.family == "constant" and sum(c.kv_lens) > 1,
 }
