@@ -93,6 +93,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "one state": lambda c: c.K == 1 and c.empty == "none" and c.T > 0,
     "two states": lambda c: c.K == 2 and c.T > 0,
     "more than 64 states": lambda c: c.K > 64 and c.T > 0,
+    "more than 1,024 states": lambda c: c.K > 1024 and c.T > 0,
     "first empty": lambda c: c.empty == "first" and c.K > 1 and c.T > 0,
     "last empty": lambda c: c.empty == "last" and c.K > 1 and c.T > 0,
     "all empty": lambda c: c.empty == "all" and c.K > 1 and c.T > 0,
