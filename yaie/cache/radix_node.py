@@ -84,8 +84,22 @@ class RadixTreeNode:
         )
 
 
-NO_CHILDREN: dict[bytes, RadixTreeNode] = {}
+Bud = tuple[bytes, bytes, int]
+"""A new leaf that nothing has reached since: edge, page ids, last use. It stands in for its node,
+which the tree makes when something does. Most leaves of a cache stay buds until they are evicted,
+and a tuple costs a fraction of a node: three things to set, nothing for the garbage collector to
+follow."""
+
+NO_CHILDREN: dict[bytes, RadixTreeNode | Bud] = {}
 """Stands for an own dictionary in every node that never had a child; nobody adds to it."""
+
+
+def node_of(bud: Bud, parent: RadixTreeNode) -> RadixTreeNode:
+    """The node that a bud of ``parent`` stands for; the parent still has the bud."""
+    edge, page_bytes, last_use = bud
+    node = RadixTreeNode(parent, edge, parent.end, page_bytes, last_use)
+    node.queued = last_use
+    return node
 
 
 def pages_above(node: RadixTreeNode) -> list[bytes]:
@@ -98,10 +112,16 @@ def pages_above(node: RadixTreeNode) -> list[bytes]:
     return runs
 
 
+def children(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
+    """The children of a node, to read: for a bud comes a node that the tree does not know."""
+    for child in node.children.values():
+        yield node_of(child, node) if isinstance(child, tuple) else child
+
+
 def subtree(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
-    """The node and all below it, parents first."""
+    """The node and all below it, parents first, to read as by ``children``."""
     todo = [node]
     while todo:
         node = todo.pop()
         yield node
-        todo.extend(node.children.values())
+        todo.extend(children(node))

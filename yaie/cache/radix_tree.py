@@ -19,9 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from yaie.cache.integers import WORD, Integers, as_int32, count, pack, unpack
+from yaie.cache.integers import WORD, Integers, count, pack, unpack
 from yaie.cache.radix_integrity import check_nodes, check_queue
-from yaie.cache.radix_node import NO_CHILDREN, Pages, RadixTreeNode, pages_above
+from yaie.cache.radix_node import (
+    NO_CHILDREN,
+    Bud,
+    Pages,
+    RadixTreeNode,
+    children,
+    node_of,
+    pages_above,
+)
 from yaie.cache.radix_requests import computation_graph, count_request, requests_below
 
 AT_ONCE = 1024 * WORD
@@ -47,8 +55,9 @@ class RadixTree:
         self._clock = 0
         self._present = 0
         self._protected = 0
-        self._leaves: deque[RadixTreeNode] = deque()  # the eviction queue, see _offer
-        self._strays: list[tuple[int, RadixTreeNode]] = []  # those out of order, a heap
+        self._buds: deque[Bud] = deque()  # the eviction queue, see _offer
+        self._stems: deque[RadixTreeNode] = deque()  # the parents of the buds in it
+        self._strays: list[tuple[int, RadixTreeNode]] = []  # the nodes in it, a heap
         self._requests: dict[str, bytes] = {}
 
     @property
@@ -93,11 +102,11 @@ class RadixTree:
         Errors: ValueError when ``pages`` are too few.
         """
         data = pack(tokens, "RadixTree.insert: tokens")
-        page_ids = as_int32(pages, "RadixTree.insert: pages")
+        page_ids = pack(pages, "RadixTree.insert: pages")
         needed = len(data) // self._page
-        if len(page_ids) < needed:
+        if len(page_ids) < needed * WORD:
             raise ValueError(
-                f"RadixTree.insert: pages: {len(page_ids)} for {needed} pages of tokens"
+                f"RadixTree.insert: pages: {len(page_ids) // WORD} for {needed} pages of tokens"
             )
         stop = needed * self._page
         self._clock = clock = self._clock + 1
@@ -108,7 +117,15 @@ class RadixTree:
         at = node.start + len(node.edge)
         if at < stop:
             first = at // self._page
-            self._grow(node, data[at:stop], page_ids[first:needed].tobytes())
+            bud = data[at:stop], page_ids[first * WORD : needed * WORD], clock
+            if node.children is NO_CHILDREN:
+                node.children = {}
+            node.children[data[at : at + WORD]] = bud
+            self._buds.append(bud)  # nothing was used later
+            self._stems.append(node)
+            node.below += 1
+            if node.below == 1 and not node.page_bytes:
+                self._gained(node)
             added += needed - first
         elif added:
             self._offer(node)
@@ -149,20 +166,29 @@ class RadixTree:
         """
         n = min(count(n_pages, "RadixTree.evict: n_pages"), self.evictable)
         wanted = n * WORD
-        leaves, strays = self._leaves, self._strays
+        buds, stems, strays = self._buds, self._stems, self._strays
         dropped: list[bytes] = []
         while wanted:
-            if strays and not (leaves and leaves[0].queued < strays[0][0]):
-                node = heapq.heappop(strays)[1]
-            else:
-                node = leaves.popleft()
-            queued = node.queued
-            node.queued = 0
-            if queued != node.last_use:  # used since, or even extended: later, or not at all
-                self._offer(node)
-            elif not node.chain_locks:
-                dropped.append(self._drop_tail(node, wanted))
-                wanted -= len(dropped[-1])
+            if strays and not (buds and buds[0][2] < strays[0][0]):
+                queued, node = heapq.heappop(strays)
+                node.queued = 0
+                if queued != node.last_use:  # used since, or even extended: later, or not at all
+                    self._offer(node)
+                elif not node.chain_locks:
+                    dropped.append(self._drop_tail(node, wanted))
+                    wanted -= len(dropped[-1])
+                continue
+            bud, parent = buds.popleft(), stems.popleft()
+            edge, page_bytes, _ = bud
+            if parent.children.get(edge[:WORD]) is not bud:
+                continue  # a node by now, and queued as such
+            if len(page_bytes) > wanted or parent.below == 1:
+                self._open(bud, parent)  # comes up next
+                continue
+            del parent.children[edge[:WORD]]
+            parent.below -= 1
+            dropped.append(page_bytes)
+            wanted -= len(page_bytes)
         self._present -= n
         return _backwards(dropped, n)
 
@@ -192,7 +218,8 @@ class RadixTree:
         node = self._reach(data, len(data))
         at = node.start + len(node.edge)
         if at < len(data):
-            node = self._grow(node, data[at:])
+            node = RadixTreeNode(node, data[at:], at)
+            self._hang(node)
         if node.request_ids is None:
             node.request_ids = set()
         if request_id not in node.request_ids:
@@ -204,7 +231,7 @@ class RadixTree:
         the longest prefix that any of them shares."""
         data = pack(tokens, "RadixTree.find_shared_prefixes: tokens")
         first = self._root.children.get(data[:WORD])
-        if first is None or not first.request_count:
+        if first is None or isinstance(first, tuple) or not first.request_count:
             return [], 0
         node: RadixTreeNode | None
         node, partly, shared = self._descend(data, len(data))
@@ -254,6 +281,8 @@ class RadixTree:
             child = node.children.get(data[at : at + WORD])
             if child is None:
                 break
+            if isinstance(child, tuple):
+                child = self._open(child, node)
             edge = child.edge
             if not data.startswith(edge, at, stop):
                 return node, child, _common(edge, data, at, stop)
@@ -271,6 +300,8 @@ class RadixTree:
             child = node.children.get(data[at : at + WORD])
             if child is None:
                 break
+            if isinstance(child, tuple):
+                child = self._open(child, node)
             edge = child.edge
             end = at + len(edge)
             if not data.startswith(edge, at, stop):
@@ -341,25 +372,17 @@ class RadixTree:
 
     def _move_below(self, node: RadixTreeNode, heir: RadixTreeNode) -> None:
         """Give what hangs below a node to another."""
+        for child in node.children.values():
+            (self._open(child, node) if isinstance(child, tuple) else child).parent = heir
         heir.children, heir.below = node.children, node.below
         heir.request_count = node.request_count
-        for child in heir.children.values():
-            child.parent = heir
 
-    def _grow(self, node: RadixTreeNode, edge: bytes, page_bytes: bytes = b"") -> RadixTreeNode:
-        """A new child of a node, for tokens that start like no other child's."""
-        clock = self._clock
-        leaf = RadixTreeNode(node, edge, node.start + len(node.edge), page_bytes, clock)
-        if node.children is NO_CHILDREN:
-            node.children = {}
-        node.children[edge[:WORD]] = leaf
-        if page_bytes:
-            node.below += 1
-            if node.below == 1 and not node.page_bytes:
-                self._gained(node)
-            leaf.queued = clock
-            self._leaves.append(leaf)  # nothing was used later
-        return leaf
+    def _open(self, bud: Bud, parent: RadixTreeNode) -> RadixTreeNode:
+        """Put its node in the place of a bud."""
+        node = node_of(bud, parent)
+        heapq.heappush(self._strays, (node.queued, node))
+        self._hang(node)
+        return node
 
     def _hang(self, node: RadixTreeNode) -> None:
         """Make a node the child of its parent, in place of the one with the same first token."""
@@ -368,7 +391,7 @@ class RadixTree:
             node.parent.children = {}
         node.parent.children[node.edge[:WORD]] = node
 
-    def _fill(self, node: RadixTreeNode, page_ids: Pages) -> tuple[RadixTreeNode, int]:
+    def _fill(self, node: RadixTreeNode, page_ids: bytes) -> tuple[RadixTreeNode, int]:
         """Give the path of a node the pages that it lacks.
 
         Returns the node where the path ends from now on, for a run that had some of its pages is
@@ -386,7 +409,7 @@ class RadixTree:
                 run = node
                 if have:
                     self._split_at_page(node, have)
-                    (run,) = node.children.values()
+                    (run,) = children(node)
                     end = run if node is end else end
                 lacking.append((run, first, last))
             if have:
@@ -394,7 +417,7 @@ class RadixTree:
             node = node.parent
         while lacking:
             run, first, last = lacking.pop()
-            run.page_bytes = page_ids[first:last].tobytes()
+            run.page_bytes = page_ids[first * WORD : last * WORD]
             self._gained(run)
             added += last - first
         return end, added
@@ -422,22 +445,15 @@ class RadixTree:
         """Queue a node for eviction if nothing extends its last page.
 
         The place in the queue is the last use. It tells queued nodes apart: every call refreshes
-        one chain, on which one node at a time is a leaf. Most nodes belong at an end of the queue:
-        what an insert adds was used last, what an eviction has cut is the next to go. The others,
-        mostly parents that have lost their last child, wait in a heap.
+        one chain, on which one node at a time is a leaf. The queue has two parts: buds lie in
+        order as they are added, nodes are in a heap.
 
         A queued node keeps its place when it is used again: it comes up too early then, which
         ``evict`` sees and mends. So a use costs nothing, and nothing comes up too late.
         """
         if node.page_bytes and not (node.below or node.queued):
-            node.queued = last_use = node.last_use
-            leaves = self._leaves
-            if not leaves or leaves[-1].queued < last_use:
-                leaves.append(node)
-            elif last_use < leaves[0].queued:
-                leaves.appendleft(node)
-            else:
-                heapq.heappush(self._strays, (last_use, node))
+            node.queued = node.last_use
+            heapq.heappush(self._strays, (node.queued, node))
 
     def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
         """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
@@ -500,7 +516,7 @@ class RadixTree:
         assert requests == self._requests, "requests end where their tokens do not"
         assert present == self._present, f"{present} pages present, {self._present} counted"
         assert protected == self._protected, f"{protected} locked, {self._protected} counted"
-        check_queue(self._leaves, self._strays, paths)
+        check_queue(self._buds, self._stems, self._strays, paths)
 
 
 def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:
