@@ -42,12 +42,12 @@ def check_queue(
 
     Errors: AssertionError for what comes up too late, never, twice, or is gone.
     """
-    times = [last_use for _, _, last_use in buds]
+    times = [last_use for *_, last_use in buds]
     assert times == sorted(times), "the queue is not in order"
     places = [
-        (stem, bud[0][:WORD])
+        (stem, bud[0])
         for bud, stem in zip(buds, stems, strict=True)
-        if stem.children.get(bud[0][:WORD]) is bud  # else it is a node by now, or gone
+        if stem.children.get(bud[0]) is bud  # else it is a node by now, or gone
     ]
     assert len(places) == len(set(places)), "a bud is queued twice"
     queued = {node for _, node in strays}

@@ -84,8 +84,8 @@ class RadixTreeNode:
         )
 
 
-Bud = tuple[bytes, bytes, int]
-"""A new leaf that nothing has reached since: edge, page ids, last use. It stands in for its node,
+Bud = tuple[bytes, bytes, bytes, int]
+"""A new leaf that nothing has reached since: first token, edge, page ids, last use. It stands in for its node,
 which the tree makes when something does. Most leaves of a cache stay buds until they are evicted,
 and a tuple costs a fraction of a node: three things to set, nothing for the garbage collector to
 follow."""
@@ -96,7 +96,7 @@ NO_CHILDREN: dict[bytes, RadixTreeNode | Bud] = {}
 
 def node_of(bud: Bud, parent: RadixTreeNode) -> RadixTreeNode:
     """The node that a bud of ``parent`` stands for; the parent still has the bud."""
-    edge, page_bytes, last_use = bud
+    _, edge, page_bytes, last_use = bud
     node = RadixTreeNode(parent, edge, parent.end, page_bytes, last_use)
     node.queued = last_use
     return node

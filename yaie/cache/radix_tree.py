@@ -116,17 +116,18 @@ class RadixTree:
             node, added = self._fill(node, page_ids)
         at = node.start + len(node.edge)
         if at < stop:
-            first = at // self._page
-            bud = data[at:stop], page_ids[first * WORD : needed * WORD], clock
+            have = at // self._page
+            first = data[at : at + WORD]
+            bud = first, data[at:stop], page_ids[have * WORD : needed * WORD], clock
             if node.children is NO_CHILDREN:
                 node.children = {}
-            node.children[data[at : at + WORD]] = bud
+            node.children[first] = bud
             self._buds.append(bud)  # nothing was used later
             self._stems.append(node)
             node.below += 1
             if node.below == 1 and not node.page_bytes:
                 self._gained(node)
-            added += needed - first
+            added += needed - have
         elif added:
             self._offer(node)
         self._present += added
@@ -169,7 +170,7 @@ class RadixTree:
         buds, stems, strays = self._buds, self._stems, self._strays
         dropped: list[bytes] = []
         while wanted:
-            if strays and not (buds and buds[0][2] < strays[0][0]):
+            if strays and not (buds and buds[0][3] < strays[0][0]):
                 queued, node = heapq.heappop(strays)
                 node.queued = 0
                 if queued != node.last_use:  # used since, or even extended: later, or not at all
@@ -179,13 +180,13 @@ class RadixTree:
                     wanted -= len(dropped[-1])
                 continue
             bud, parent = buds.popleft(), stems.popleft()
-            edge, page_bytes, _ = bud
-            if parent.children.get(edge[:WORD]) is not bud:
+            first, _, page_bytes, _ = bud
+            if parent.children.get(first) is not bud:
                 continue  # a node by now, and queued as such
             if len(page_bytes) > wanted or parent.below == 1:
                 self._open(bud, parent)  # comes up next
                 continue
-            del parent.children[edge[:WORD]]
+            del parent.children[first]
             parent.below -= 1
             dropped.append(page_bytes)
             wanted -= len(page_bytes)
