@@ -85,10 +85,11 @@ class RadixTreeNode:
 
 
 Bud = tuple[bytes, bytes, bytes, int]
-"""A new leaf that nothing has reached since: first token, edge, page ids, last use. It stands in for its node,
-which the tree makes when something does. Most leaves of a cache stay buds until they are evicted,
-and a tuple costs a fraction of a node: three things to set, nothing for the garbage collector to
-follow."""
+"""A new leaf that nothing has reached since: its first token, its edge, its page ids, its last use.
+
+It hangs where its node would, which the tree makes once something does reach it. Most leaves of a
+cache are evicted as buds, and a tuple costs a fraction of a node: less to set, and nothing that the
+garbage collector must follow, for which a bud does not know its parent."""
 
 NO_CHILDREN: dict[bytes, RadixTreeNode | Bud] = {}
 """Stands for an own dictionary in every node that never had a child; nobody adds to it."""

@@ -110,14 +110,27 @@ class RadixTree:
             )
         stop = needed * self._page
         self._clock = clock = self._clock + 1
-        node = self._reach(data, stop, clock)
+        node, at = self._root, 0
+        while at < stop:  # the walk of _descend, which cuts: on this path every call would show
+            first = data[at : at + WORD]
+            child = node.children.get(first)
+            if child is None:
+                break
+            if isinstance(child, tuple):
+                child = self._open(child, node)
+            edge = child.edge
+            if data.startswith(edge, at, stop):
+                at += len(edge)
+            else:
+                shared = _common(edge, data, at, stop)
+                child, at = self._split(child, shared), at + shared
+            child.last_use = clock
+            node = child
         added = 0
         if node.request_count:  # only tokens of requests lack pages
             node, added = self._fill(node, page_ids)
-        at = node.start + len(node.edge)
         if at < stop:
             have = at // self._page
-            first = data[at : at + WORD]
             bud = first, data[at:stop], page_ids[have * WORD : needed * WORD], clock
             if node.children is NO_CHILDREN:
                 node.children = {}
@@ -216,10 +229,11 @@ class RadixTree:
             raise ValueError(
                 f"RadixTree.insert_request: request_id: {request_id!r} is there with other tokens"
             )
-        node = self._reach(data, len(data))
-        at = node.start + len(node.edge)
-        if at < len(data):
-            node = RadixTreeNode(node, data[at:], at)
+        node, partly, shared = self._descend(data, len(data))
+        if partly is not None:
+            node = self._split(partly, shared)
+        if node.end < len(data):
+            node = RadixTreeNode(node, data[node.end :], node.end)
             self._hang(node)
         if node.request_ids is None:
             node.request_ids = set()
@@ -292,25 +306,6 @@ class RadixTree:
             node = child
             at += len(edge)
         return node, None, 0
-
-    def _reach(self, data: bytes, stop: int, clock: int = 0) -> RadixTreeNode:
-        """Where the tree stops to know ``data[:stop]``: the node that ends there, an edge is cut if
-        need be. ``clock`` as for ``_descend``: the same walk, on the path that costs most."""
-        node, at = self._root, 0
-        while at < stop:
-            child = node.children.get(data[at : at + WORD])
-            if child is None:
-                break
-            if isinstance(child, tuple):
-                child = self._open(child, node)
-            edge = child.edge
-            end = at + len(edge)
-            if not data.startswith(edge, at, stop):
-                child, end = self._split(child, _common(edge, data, at, stop)), stop
-            if clock:
-                child.last_use = clock
-            node, at = child, end
-        return node
 
     def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
         """The node and all above it, without the root."""
