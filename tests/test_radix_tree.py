@@ -456,6 +456,17 @@ def test_evicting_a_page_does_not_look_at_the_whole_tree() -> None:
     assert 0 < looked_at.call_count <= 2 * n
 
 
+def test_leaves_that_nothing_reached_go_as_buds() -> None:
+    tree, n = RadixTree(), 100
+    for i in range(n):
+        tree.insert([i, 0], [2 * i, 2 * i + 1])
+    tree.match([1, 0])
+    with mock.patch.object(tree, "_open", wraps=tree._open) as opened:
+        assert [1, 0, 5, 4, 7, 6] == tree.evict(6).tolist()
+    assert 0 == opened.call_count
+    tree.check_integrity()
+
+
 # Bad input -----------------------------------------------------------------------------------
 
 tree_errors = [
