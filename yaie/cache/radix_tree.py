@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from yaie.cache.integers import WORD, Integers, count, pack, unpack
+from yaie.cache.integers import WORD, Integers, as_int32, count, pack, unpack
 from yaie.cache.radix_integrity import check_nodes, check_queue
 from yaie.cache.radix_node import (
     NO_CHILDREN,
@@ -102,11 +102,11 @@ class RadixTree:
         Errors: ValueError when ``pages`` are too few.
         """
         data = pack(tokens, "RadixTree.insert: tokens")
-        page_ids = pack(pages, "RadixTree.insert: pages")
+        page_ids = as_int32(pages, "RadixTree.insert: pages")
         needed = len(data) // self._page
-        if len(page_ids) < needed * WORD:
+        if len(page_ids) < needed:
             raise ValueError(
-                f"RadixTree.insert: pages: {len(page_ids) // WORD} for {needed} pages of tokens"
+                f"RadixTree.insert: pages: {len(page_ids)} for {needed} pages of tokens"
             )
         stop = needed * self._page
         self._clock = clock = self._clock + 1
@@ -131,7 +131,7 @@ class RadixTree:
             node, added = self._fill(node, page_ids)
         if at < stop:
             have = at // self._page
-            bud = first, data[at:stop], page_ids[have * WORD : needed * WORD], clock
+            bud = first, data[at:stop], page_ids[have:needed].tobytes(), clock
             if node.children is NO_CHILDREN:
                 node.children = {}
             node.children[first] = bud
@@ -387,7 +387,7 @@ class RadixTree:
             node.parent.children = {}
         node.parent.children[node.edge[:WORD]] = node
 
-    def _fill(self, node: RadixTreeNode, page_ids: bytes) -> tuple[RadixTreeNode, int]:
+    def _fill(self, node: RadixTreeNode, page_ids: Pages) -> tuple[RadixTreeNode, int]:
         """Give the path of a node the pages that it lacks.
 
         Returns the node where the path ends from now on, for a run that had some of its pages is
@@ -413,7 +413,7 @@ class RadixTree:
             node = node.parent
         while lacking:
             run, first, last = lacking.pop()
-            run.page_bytes = page_ids[first * WORD : last * WORD]
+            run.page_bytes = page_ids[first:last].tobytes()
             self._gained(run)
             added += last - first
         return end, added
