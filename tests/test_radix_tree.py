@@ -456,6 +456,17 @@ def test_evicting_a_page_does_not_look_at_the_whole_tree() -> None:
     assert 0 < looked_at.call_count <= 2 * n
 
 
+def test_leaves_that_nothing_reached_go_as_buds() -> None:
+    tree, n = RadixTree(), 100
+    for i in range(n):
+        tree.insert([i, 0], [2 * i, 2 * i + 1])
+    tree.match([1, 0])
+    with mock.patch.object(tree, "_open", wraps=tree._open) as opened:
+        assert [1, 0, 5, 4, 7, 6] == tree.evict(6).tolist()
+    assert 0 == opened.call_count
+    tree.check_integrity()
+
+
 # Bad input -----------------------------------------------------------------------------------
 
 tree_errors = [
@@ -571,9 +582,11 @@ def cut(name: str) -> Callable[[RadixTree], None]:
         (cut("page_bytes"), "lacks a page"),
         (lambda t: setattr(t, "_present", 7), "pages present, 7 counted"),
         (lambda t: setattr(t, "_protected", 7), "locked, 7 counted"),
-        (lambda t: t._leaves.clear(), "is not in the queue"),
-        (lambda t: t._leaves.append(t._leaves[-1]), "is queued twice"),
-        (lambda t: t._leaves.rotate(), "is not in order"),
+        (lambda t: (t._buds.clear(), t._stems.clear()), "is not in the queue"),
+        (lambda t: (t._buds.append(t._buds[-1]), t._stems.append(t._stems[-1])), "queued twice"),
+        (lambda t: t._buds.rotate(), "is not in order"),
+        (lambda t: t._strays.clear(), "is not in the queue"),
+        (lambda t: t._strays.append(t._strays[-1]), "is queued twice"),
         (lambda t: t._requests.clear(), "requests end"),
         (lambda t: t._root.children.update({b"4444": RadixTree()._root}), "has another parent"),
     ],

@@ -77,5 +77,5 @@ def _request_runs(root: RadixTreeNode) -> Iterator[tuple[int, bytes, RadixTreeNo
 
 
 def _with_requests(node: RadixTreeNode) -> list[RadixTreeNode]:
-    """The children that requests pass through."""
-    return [c for c in node.children.values() if c.request_count]
+    """The children that requests pass through; a bud serves none."""
+    return [c for c in node.children.values() if not isinstance(c, tuple) and c.request_count]

@@ -21,7 +21,15 @@ import numpy as np
 
 from yaie.cache.integers import WORD, Integers, as_int32, count, pack, unpack
 from yaie.cache.radix_integrity import check_nodes, check_queue
-from yaie.cache.radix_node import NO_CHILDREN, Pages, RadixTreeNode, pages_above
+from yaie.cache.radix_node import (
+    NO_CHILDREN,
+    Bud,
+    Pages,
+    RadixTreeNode,
+    children,
+    node_of,
+    pages_above,
+)
 from yaie.cache.radix_requests import computation_graph, count_request, requests_below
 
 AT_ONCE = 1024 * WORD
@@ -47,8 +55,9 @@ class RadixTree:
         self._clock = 0
         self._present = 0
         self._protected = 0
-        self._leaves: deque[RadixTreeNode] = deque()  # the eviction queue, see _offer
-        self._strays: list[tuple[int, RadixTreeNode]] = []  # those out of order, a heap
+        self._buds: deque[Bud] = deque()  # the eviction queue, see _offer
+        self._stems: deque[RadixTreeNode] = deque()  # the parents of the buds in it
+        self._strays: list[tuple[int, RadixTreeNode]] = []  # the nodes in it, a heap
         self._requests: dict[str, bytes] = {}
 
     @property
@@ -101,15 +110,37 @@ class RadixTree:
             )
         stop = needed * self._page
         self._clock = clock = self._clock + 1
-        node = self._reach(data, stop, clock)
+        node, at = self._root, 0
+        while at < stop:  # the walk of _descend, which cuts: on this path every call would show
+            first = data[at : at + WORD]
+            child = node.children.get(first)
+            if child is None:
+                break
+            if isinstance(child, tuple):
+                child = self._open(child, node)
+            edge = child.edge
+            if data.startswith(edge, at, stop):
+                at += len(edge)
+            else:
+                shared = _common(edge, data, at, stop)
+                child, at = self._split(child, shared), at + shared
+            child.last_use = clock
+            node = child
         added = 0
         if node.request_count:  # only tokens of requests lack pages
             node, added = self._fill(node, page_ids)
-        at = node.start + len(node.edge)
         if at < stop:
-            first = at // self._page
-            self._grow(node, data[at:stop], page_ids[first:needed].tobytes())
-            added += needed - first
+            have = at // self._page
+            bud = first, data[at:stop], page_ids[have:needed].tobytes(), clock
+            if node.children is NO_CHILDREN:
+                node.children = {}
+            node.children[first] = bud
+            self._buds.append(bud)  # nothing was used later
+            self._stems.append(node)
+            node.below += 1
+            if node.below == 1 and not node.page_bytes:
+                self._gained(node)
+            added += needed - have
         elif added:
             self._offer(node)
         self._present += added
@@ -149,20 +180,29 @@ class RadixTree:
         """
         n = min(count(n_pages, "RadixTree.evict: n_pages"), self.evictable)
         wanted = n * WORD
-        leaves, strays = self._leaves, self._strays
+        buds, stems, strays = self._buds, self._stems, self._strays
         dropped: list[bytes] = []
         while wanted:
-            if strays and not (leaves and leaves[0].queued < strays[0][0]):
-                node = heapq.heappop(strays)[1]
-            else:
-                node = leaves.popleft()
-            queued = node.queued
-            node.queued = 0
-            if queued != node.last_use:  # used since, or even extended: later, or not at all
-                self._offer(node)
-            elif not node.chain_locks:
-                dropped.append(self._drop_tail(node, wanted))
-                wanted -= len(dropped[-1])
+            if strays and not (buds and buds[0][3] < strays[0][0]):
+                queued, node = heapq.heappop(strays)
+                node.queued = 0
+                if queued != node.last_use:  # used since, or even extended: later, or not at all
+                    self._offer(node)
+                elif not node.chain_locks:
+                    dropped.append(self._drop_tail(node, wanted))
+                    wanted -= len(dropped[-1])
+                continue
+            bud, parent = buds.popleft(), stems.popleft()
+            first, _, page_bytes, _ = bud
+            if parent.children.get(first) is not bud:
+                continue  # a node by now, and queued as such
+            if len(page_bytes) > wanted or parent.below == 1:
+                self._open(bud, parent)  # comes up next
+                continue
+            del parent.children[first]
+            parent.below -= 1
+            dropped.append(page_bytes)
+            wanted -= len(page_bytes)
         self._present -= n
         return _backwards(dropped, n)
 
@@ -189,10 +229,12 @@ class RadixTree:
             raise ValueError(
                 f"RadixTree.insert_request: request_id: {request_id!r} is there with other tokens"
             )
-        node = self._reach(data, len(data))
-        at = node.start + len(node.edge)
-        if at < len(data):
-            node = self._grow(node, data[at:])
+        node, partly, shared = self._descend(data, len(data))
+        if partly is not None:
+            node = self._split(partly, shared)
+        if node.end < len(data):
+            node = RadixTreeNode(node, data[node.end :], node.end)
+            self._hang(node)
         if node.request_ids is None:
             node.request_ids = set()
         if request_id not in node.request_ids:
@@ -204,7 +246,7 @@ class RadixTree:
         the longest prefix that any of them shares."""
         data = pack(tokens, "RadixTree.find_shared_prefixes: tokens")
         first = self._root.children.get(data[:WORD])
-        if first is None or not first.request_count:
+        if first is None or isinstance(first, tuple) or not first.request_count:
             return [], 0
         node: RadixTreeNode | None
         node, partly, shared = self._descend(data, len(data))
@@ -254,6 +296,8 @@ class RadixTree:
             child = node.children.get(data[at : at + WORD])
             if child is None:
                 break
+            if isinstance(child, tuple):
+                child = self._open(child, node)
             edge = child.edge
             if not data.startswith(edge, at, stop):
                 return node, child, _common(edge, data, at, stop)
@@ -262,23 +306,6 @@ class RadixTree:
             node = child
             at += len(edge)
         return node, None, 0
-
-    def _reach(self, data: bytes, stop: int, clock: int = 0) -> RadixTreeNode:
-        """Where the tree stops to know ``data[:stop]``: the node that ends there, an edge is cut if
-        need be. ``clock`` as for ``_descend``: the same walk, on the path that costs most."""
-        node, at = self._root, 0
-        while at < stop:
-            child = node.children.get(data[at : at + WORD])
-            if child is None:
-                break
-            edge = child.edge
-            end = at + len(edge)
-            if not data.startswith(edge, at, stop):
-                child, end = self._split(child, _common(edge, data, at, stop)), stop
-            if clock:
-                child.last_use = clock
-            node, at = child, end
-        return node
 
     def _chain(self, node: RadixTreeNode, function: str) -> list[RadixTreeNode]:
         """The node and all above it, without the root."""
@@ -341,25 +368,17 @@ class RadixTree:
 
     def _move_below(self, node: RadixTreeNode, heir: RadixTreeNode) -> None:
         """Give what hangs below a node to another."""
+        for child in node.children.values():
+            (self._open(child, node) if isinstance(child, tuple) else child).parent = heir
         heir.children, heir.below = node.children, node.below
         heir.request_count = node.request_count
-        for child in heir.children.values():
-            child.parent = heir
 
-    def _grow(self, node: RadixTreeNode, edge: bytes, page_bytes: bytes = b"") -> RadixTreeNode:
-        """A new child of a node, for tokens that start like no other child's."""
-        clock = self._clock
-        leaf = RadixTreeNode(node, edge, node.start + len(node.edge), page_bytes, clock)
-        if node.children is NO_CHILDREN:
-            node.children = {}
-        node.children[edge[:WORD]] = leaf
-        if page_bytes:
-            node.below += 1
-            if node.below == 1 and not node.page_bytes:
-                self._gained(node)
-            leaf.queued = clock
-            self._leaves.append(leaf)  # nothing was used later
-        return leaf
+    def _open(self, bud: Bud, parent: RadixTreeNode) -> RadixTreeNode:
+        """Put its node in the place of a bud."""
+        node = node_of(bud, parent)
+        heapq.heappush(self._strays, (node.queued, node))
+        self._hang(node)
+        return node
 
     def _hang(self, node: RadixTreeNode) -> None:
         """Make a node the child of its parent, in place of the one with the same first token."""
@@ -386,7 +405,7 @@ class RadixTree:
                 run = node
                 if have:
                     self._split_at_page(node, have)
-                    (run,) = node.children.values()
+                    (run,) = children(node)
                     end = run if node is end else end
                 lacking.append((run, first, last))
             if have:
@@ -422,22 +441,15 @@ class RadixTree:
         """Queue a node for eviction if nothing extends its last page.
 
         The place in the queue is the last use. It tells queued nodes apart: every call refreshes
-        one chain, on which one node at a time is a leaf. Most nodes belong at an end of the queue:
-        what an insert adds was used last, what an eviction has cut is the next to go. The others,
-        mostly parents that have lost their last child, wait in a heap.
+        one chain, on which one node at a time is a leaf. The queue has two parts: buds lie in
+        order as they are added, nodes are in a heap.
 
         A queued node keeps its place when it is used again: it comes up too early then, which
         ``evict`` sees and mends. So a use costs nothing, and nothing comes up too late.
         """
         if node.page_bytes and not (node.below or node.queued):
-            node.queued = last_use = node.last_use
-            leaves = self._leaves
-            if not leaves or leaves[-1].queued < last_use:
-                leaves.append(node)
-            elif last_use < leaves[0].queued:
-                leaves.appendleft(node)
-            else:
-                heapq.heappush(self._strays, (last_use, node))
+            node.queued = node.last_use
+            heapq.heappush(self._strays, (node.queued, node))
 
     def _drop_tail(self, node: RadixTreeNode, wanted: int) -> bytes:
         """Take up to ``wanted`` bytes of page ids off the end of a leaf; returns them."""
@@ -500,7 +512,7 @@ class RadixTree:
         assert requests == self._requests, "requests end where their tokens do not"
         assert present == self._present, f"{present} pages present, {self._present} counted"
         assert protected == self._protected, f"{protected} locked, {self._protected} counted"
-        check_queue(self._leaves, self._strays, paths)
+        check_queue(self._buds, self._stems, self._strays, paths)
 
 
 def _common(edge: bytes, data: bytes, at: int, stop: int) -> int:

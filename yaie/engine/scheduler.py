@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from yaie.cache import BlockPool, RadixTree, RadixTreeNode
+from yaie.cache.radix_node import subtree
 from yaie.engine.request import Request, Tokens
 
 
@@ -310,7 +311,7 @@ class Scheduler:
         """AssertionError, in words, where a page has no owner or two, or a lock no reader."""
         self.pool.check_integrity()
         self.tree.check_integrity()
-        cached = [page for node in _subtree(self._root()) for page in node.pages.tolist()]
+        cached = [page for node in subtree(self._root()) for page in node.pages.tolist()]
         owned = [page for s in self.running for page in s.table[s.shared : s.pages].tolist()]
         pages = sorted([*cached, *owned, *self.pool.free_pages])
         assert pages == list(range(self.pool.n_pages)), f"owners of pages: {pages}"
@@ -332,9 +333,3 @@ def _chain(node: RadixTreeNode | None) -> Iterator[RadixTreeNode]:
     while node is not None:
         yield node
         node = node.parent
-
-
-def _subtree(node: RadixTreeNode) -> Iterator[RadixTreeNode]:
-    yield node
-    for child in node.children.values():
-        yield from _subtree(child)
