@@ -424,6 +424,49 @@ def test_the_canary_really_works_more() -> None:
     assert (40, 42) == tuple(len(timed[s].method.calls) for s in ("base", "head"))
 
 
+class LoopingMachine(FakeMachine):
+    """A machine that may stop after any call, as the loop of a processor may. Something else takes
+    the processor for 3 ms as soon as 6 ms of work are done."""
+
+    def __init__(self, worked: list[float] | None = None) -> None:
+        super().__init__()
+        self.worked = worked if worked is not None else [0.0]
+
+    def method(self, calls: Sequence[Any], estimate: float) -> "LoopingMachine":
+        method = LoopingMachine(self.worked)
+        method.calls = calls
+        return method
+
+    def whole(self, calls: int) -> int:
+        return min(calls, len(self.calls))
+
+    def sample(self, calls: int) -> float:
+        before = self.worked[0]
+        self.worked[0] += sum(self.calls[i % len(self.calls)]() for i in range(calls))
+        lost = 3e-3 * (self.worked[0] // 6e-3 - before // 6e-3)
+        return (self.worked[0] - before + lost) / calls
+
+
+@pytest.mark.parametrize("call", [2e-6, 9e-5, 3e-3])
+def test_the_canary_is_timed_in_rounds_like_any_other(call: float) -> None:
+    """Samples of its whole rotation would all lose the processor to something else."""
+    machine: Any = LoopingMachine()
+    calls = [lambda: call] * 256
+    usual, canary = (
+        bursts.prepared(machine, {"base": calls, "head": calls}),
+        bursts.handicapped(machine, calls, 0.05),
+    )
+    assert 21 * canary["base"].calls == 20 * canary["head"].calls
+    assert canary["base"].calls <= max(20, 1.1 * usual["base"].calls)
+    seconds = canary["base"].calls * canary["base"].samples * call
+    assert seconds <= max(2 * bursts.ROUND_SECONDS, 3 * 20 * call)
+    if call < 1e-3:  # else each sample loses the processor whatever it does
+        rows = list(bursts.rounds(machine, canary, 4, first=0))
+        assert {"base": call, "head": 1.05 * call} == {
+            r["side"]: pytest.approx(r["seconds"]) for r in rows
+        }
+
+
 def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
     machine: Any = FakeMachine(iter([1500.0, 1200.0, 1500.0, 1500.0]))
     calls = {"base": [lambda: 1e-3], "head": [lambda: 1e-3]}
