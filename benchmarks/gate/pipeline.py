@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import compile_table as ct
-from benchmarks.gate import accuracy, builds, correctness, speed, static, trees, work
+from benchmarks.gate import accuracy, builds, correctness, speed, static, trees, work, wrappers
 from benchmarks.gate.builds import CHECKED, CUDA, PLAIN, Build, BuildError
 from benchmarks.gate.machine_code import Compiler
 from benchmarks.gate.processes import gpu_subject, probe
@@ -153,8 +153,9 @@ def _resources(
         host = {side: build.host_digests() for side, build in both.items() if build is not None}
         if len(host) < 2:
             host = {}  # one side alone would differ everywhere
+        python = {tree.side: wrappers.digests(tree.root) for tree in (base, head)}
         comparison = static.compare(
-            base, head, compiler, settings.archs, settings.patterns, settings.jobs, host
+            base, head, compiler, settings.archs, settings.patterns, settings.jobs, host, python
         )
         report.add(comparison.findings)
         report.faults += comparison.faults
