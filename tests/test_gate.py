@@ -589,4 +589,57 @@ def test_the_same_case_on_both_sides_has_equal_errors_and_counts() -> None:
     assert {"paged_attention/naive"} == set(errors["variant"])
     assert list(errors["rms_base"]) == list(errors["rms_head"])
     assert {"unchanged"} == {f.state for f in work.judge(counts)}
-    assert [] == probe.problems(records)
+    assert probe.Problems([], {}, []) == probe.problems(records)
+
+
+def test_probed_cases_fit_and_are_many() -> None:
+    """Far tensors, which conformance judges, would need gigabytes."""
+    op = ops.get("append_kv")
+    found = probe.cases(op, 60)
+    assert 60 == len(found)
+    assert all(probe.fits(op, case) for case in found)
+
+
+def case_record(variant: str, case: int, **what: Any) -> dict[str, Any]:
+    return {"kind": "case", "variant": variant, "case": f"case {case}", **what}
+
+
+def test_a_thing_that_keeps_cases_from_being_compared_is_told_once() -> None:
+    changed = {"error": "TypeError: 5 arguments", "side": "base"}
+    found = probe.problems(
+        [
+            *(case_record(v, i, **changed) for v in ("op/a", "op/b") for i in range(3)),
+            case_record("op/b", 3, error="ValueError: odd", side="head"),
+            case_record("op/b", 4, dtype="torch.float16"),
+            {"kind": "one side", "variant": "op/c", "lacking": "base"},
+        ]
+    )
+    assert [
+        "op/a, op/b of base on case 0: TypeError: 5 arguments",
+        "op/b of head on case 3: ValueError: odd",
+        "op/c of base: has no such kernel",
+    ] == found.notes
+    assert ["op/a"] == found.uncompared
+
+
+def test_a_head_that_declines_what_base_serves_is_a_regression() -> None:
+    records = [
+        case_record("op/a", 0, declined="base"),  # both, or head serves more: no harm
+        case_record("op/b", 1, dtype="torch.float16"),
+        *(case_record("op/b", i, declined="head") for i in (2, 3)),
+    ]
+    report = report_of()
+    pipeline._tell_problems(report, probe.problems(records), "simt")
+    (finding,) = report.findings
+    assert ("regression", "op/b", "support, simt") == (report.run, finding.variant, finding.name)
+    assert "head declines 2 cases that base serves, the first case 2" == finding.why
+
+
+def test_a_kernel_of_which_nothing_could_be_compared_is_not_green() -> None:
+    failed = [case_record("op/a", i, error="TypeError: 5", side="base") for i in range(2)]
+    report = report_of(Finding("resources", "op/a", "", "changed"))
+    for face in ("simt", "cuda"):
+        pipeline._tell_problems(report, probe.problems(failed), face)
+    assert 1 == len(report.notes)
+    assert ("untrusted", 3) == (report.run, report.exit_code)
+    assert "no case of op/a ran on both sides (simt)" in report.faults[0]

@@ -236,7 +236,7 @@ def _probe(
         say(f"accuracy and work of {len(variants)} variants, {base.face}")
         out = settings.out / f"probe-{base.face}.jsonl"
         records = probe.start(base, head, variants, out)
-        report.notes += probe.problems(records)
+        _tell_problems(report, probe.problems(records), base.face)
         errors, counts = probe.tables(records)
         found = accuracy.judge(errors) if len(errors) else []
         if base.face == "cuda":
@@ -250,6 +250,19 @@ def _probe(
             stage.words = f"{len(counts)} cases on the executor"
     elif report.stages[WORK].status != DONE:
         report.stages[WORK].words = "no build of the executor of both sides counted any"
+
+
+def _tell_problems(report: Report, problems: probe.Problems, face: str) -> None:
+    """A head that serves less is a regression; what fails on all cases cannot be judged."""
+    report.notes += [note for note in problems.notes if note not in report.notes]
+    report.add(
+        Finding(CORRECTNESS, variant, f"support, {face}", REGRESSION, why)
+        for variant, why in problems.narrowed.items()
+    )
+    report.faults += [
+        f"no case of {variant} ran on both sides ({face}), so its accuracy and work are not known"
+        for variant in problems.uncompared
+    ]
 
 
 def _renamed(finding: Finding, name: str) -> Finding:
