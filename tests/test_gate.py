@@ -19,16 +19,19 @@ from benchmarks.clock import Pace
 from benchmarks.gate import __main__ as gate
 from benchmarks.gate import (
     accuracy,
+    builds,
     correctness,
     machine_code,
     outputs,
     pipeline,
     speed,
     static,
+    trees,
     work,
 )
-from benchmarks.gate.processes import bursts, probe, sides
+from benchmarks.gate.processes import bursts, gpu_subject, probe, sides
 from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report, Untrusted
+from benchmarks.timing import serving
 from yaie import ops
 from yaie.kernels import native
 
@@ -481,8 +484,9 @@ def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
 
 
 def simulated(
-    monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1
-) -> list[str]:
+    monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1,
+    device: str = "GPU-1",
+) -> list[str]:  # fmt: skip
     """Processes that need no process: their times have 0.1 % of noise. What was run is told."""
     rng, run = np.random.default_rng(0), []
 
@@ -501,8 +505,9 @@ def simulated(
             }
             for bench in names for pair in range(plan["pairs"]) for side in ("base", "head")
         ]  # fmt: skip
-        out.write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"kind": "done"}]))
-        return [*rows, {"kind": "done"}]
+        rows = [{"kind": "process", "device": device}, *rows, {"kind": "done"}]
+        out.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        return rows
 
     monkeypatch.setattr(speed, "_run", measured)
     return run
@@ -540,6 +545,128 @@ def test_an_interrupted_run_goes_on_and_one_that_ended_does_not(
     run.clear()
     speed.measure(target, tmp_path / "speed", lambda words: None)
     assert 6 == len(run)
+
+
+def test_a_run_that_went_on_on_another_gpu_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = speed.Target("none", BENCHES, (), None)
+    simulated(monkeypatch, {}, dies_at=4, device="GPU-1")
+    with pytest.raises(KeyboardInterrupt):
+        speed.measure(target, tmp_path / "speed", lambda words: None)
+    simulated(monkeypatch, {}, device="GPU-2")
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert ["the processes ran on different devices (GPU-1; GPU-2): measure it again"] == (
+        outcome.faults
+    )
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert [] == outcome.faults  # it ended, so this one is another
+
+
+def throttled(steady: bool, *bits: int) -> list[dict[str, Any]]:
+    return [{"kind": "round", "steady": steady, "conditions": {"throttle_bits": b}} for b in bits]
+
+
+def test_throttling_is_told_in_words_and_blocks_where_it_makes_clocks_unequal() -> None:
+    idle_and_set_clocks = throttled(True, *[0x3] * 20)
+    assert (
+        [] == speed.throttle_notes(idle_and_set_clocks) == speed.clock_faults(idle_and_set_clocks)
+    )
+    both = throttled(True, *[0x4] * 5, *[0x44] * 5, *[0] * 10)
+    assert [] == speed.clock_faults(both)
+    notes = speed.throttle_notes(both)
+    assert notes[0].startswith("50% of the rounds were throttled (power cap)")
+    assert notes[1].startswith("25% of the rounds were throttled (hardware thermal)")
+    (fault,) = speed.clock_faults(throttled(False, 0x4, 0))
+    assert fault.endswith("(throttled by: power cap)")
+    assert [] == speed.throttle_notes(throttled(True, 0x4, *[0] * 99))  # a moment of it
+
+
+def test_a_process_that_hangs_is_ended_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(speed, "HUNG", (0.01, 0.0))
+    with pytest.raises(Untrusted, match="a measuring process hung: 0 s passed"):
+        speed.measure(speed.Target("none:None", ["op/v w"]), tmp_path, lambda words: None)
+    begun = tmp_path / "out.jsonl"
+    begun.write_text('{"kind": "begun", "bench": "op/v w"}\n{"kind": "begun", "ben')
+    assert " at op/v w" == speed._at(begun)
+
+
+def test_a_kernel_that_one_side_lacks_on_this_gpu_is_declined() -> None:
+    subject = object.__new__(gpu_subject.GpuSubject)
+    workload = serving.load()[0]
+    key = (workload.op, workload.name)
+    subject._workloads, subject._inputs = {key: workload}, (key, None)  # type: ignore[assignment]
+    subject._sides = {"base": sides.Side("base", "", None, {})}  # type: ignore[arg-type]
+    with pytest.raises(bursts.Declined, match=f"base has no kernel {workload.op}/v for this GPU"):
+        subject.open(f"{workload.op}/v {workload.name}")
+
+
+@pytest.mark.parametrize("visible", [None, "GPU-7,GPU-8"])
+def test_other_processes_on_the_gpu_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "$@" > "$0.asked"\necho "12, python"\necho\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert ["12, python"] == pipeline.other_processes()
+    asked = tool.with_suffix(".asked").read_text()
+    assert ("--id=GPU-7" in asked, "--id" in asked) == (visible is not None,) * 2
+    tool.write_text("#!/bin/sh\necho no devices\nexit 9\n")
+    assert [] == pipeline.other_processes()
+
+
+def test_a_head_that_is_wrong_is_not_timed() -> None:
+    report = report_of(Finding("correctness", "op/v", "conformance", REGRESSION, "hangs"))
+    pipeline._speed(pipeline.Settings("b"), static.Comparison(), {}, report, True, right=False)
+    assert "head is wrong" in report.stages["speed"].words
+    assert not report.speed_measured
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(settings: pipeline.Settings) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", stopped)
+    assert gate.INTERRUPTED == gate.main([])
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_suite_that_does_not_run_hides_no_other_and_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of three variants one fails, one has no test, one passes."""
+
+    def run_suite(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        kernel, results = arguments[4], arguments[5]
+        if kernel == "simt.b":
+            return subprocess.CompletedProcess([], correctness.NOT_FOUND, "no tests ran", "")
+        inside = '<failure message="wrong"/>' if kernel == "simt.a" else ""
+        results.write_text(f"<testsuite><testcase>{inside}</testcase></testsuite>")
+        return subprocess.CompletedProcess([], int(bool(inside)), "", "")
+
+    monkeypatch.setattr(correctness, "_pytest", run_suite)
+    suite = tmp_path / "conformance" / "test_op.py"
+    suite.parent.mkdir()
+    suite.touch()
+    build = builds.Build("head", builds.PLAIN, trees.Tree("head", "h", tmp_path), tmp_path)
+    report, made = report_of(), {("head", builds.PLAIN): build}
+    settings = pipeline.Settings("b", out=tmp_path)
+    (tmp_path / "correctness").mkdir()
+    right = pipeline._correctness(settings, ["op/b", "op/a", "op/c"], made, report)
+    assert not right
+    states = {f.variant: f.state for f in report.findings}
+    assert {"op/a": "regression", "op/b": "inconclusive", "op/c": "ok"} == states
+    assert ["conformance of op/b has no test: no tests ran"] == report.faults
+    report.findings = [f for f in report.findings if f.state != REGRESSION]
+    assert ("untrusted", 3) == (report.run, report.exit_code)
 
 
 def test_a_process_that_dies_is_told_with_its_benchmark(tmp_path: Path) -> None:

@@ -65,7 +65,12 @@ def changed(root: Path, **changes: tuple[str, str]) -> set[str]:
         ("cache", "floats(2)", "floats(3)", {"rope/vec"}),
         ("cache", "preference=10", "preference=20", {"rope/vec"}),
         ("cache", "ints as whole", "floats as whole", {"copy/vec"}),
-        ("variant", "def ints(n):\n    return", "def ints(n):\n    n += 1\n    return", {"copy/vec"}),
+        (
+            "variant",
+            "def ints(n):\n    return",
+            "def ints(n):\n    n += 1\n    return",
+            {"copy/vec"},
+        ),
         ("face", "pass", "depth = 1", {"copy/vec", "rope/vec"}),
         ("face", "entered = 0", "print()", {"copy/vec", "rope/vec"}),
         ("cache", "More words.", "Other words.", set()),

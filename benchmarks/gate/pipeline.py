@@ -25,6 +25,7 @@ from benchmarks.gate.report import (
     CORRECTNESS,
     DONE,
     GONE,
+    INCONCLUSIVE,
     NEW,
     REGRESSION,
     RESOURCES,
@@ -85,6 +86,7 @@ def _run(settings: Settings, report: Report) -> None:
     _tell_builds(made, report)
     comparison = _resources(settings, base, head, made, report)
     changed = [v for v in comparison.changed if _has_op(v)]
+    right = True
     if settings.static_only:
         report.notes.append("only the compiled code was compared (--static)")
     elif changed:
@@ -93,7 +95,7 @@ def _run(settings: Settings, report: Report) -> None:
     else:
         for name in (CORRECTNESS, ACCURACY, WORK):
             report.stages[name] = Stage(name, DONE, "no kernel changed")
-    _speed(settings, comparison, made, report, with_gpu)
+    _speed(settings, comparison, made, report, with_gpu, right)
 
 
 def say(words: str) -> None:
@@ -191,7 +193,9 @@ def _correctness(
             report.add(correctness.judge(build, extensions, changed, out, settings.profile))
         stage.words = f"changed variants: {len(changed)}, profile {settings.profile}"
         judged = [f for f in report.findings if f.stage == CORRECTNESS]
-        if not judged:
+        unclear = [f.why for f in judged if f.state == INCONCLUSIVE]
+        report.faults += unclear
+        if unclear or not judged:
             stage.status = BROKEN
     return not any(f.state == REGRESSION for f in judged)
 
@@ -279,9 +283,13 @@ def _speed(
     made: builds.Made,
     report: Report,
     with_gpu: bool,
+    right: bool,
 ) -> None:
     if not with_gpu:
         report.stages[SPEED].words = NO_GPU
+        return
+    if not right:  # it may hang, or write where it should not
+        report.stages[SPEED].words = "speed not measured: head is wrong, its times mean nothing"
         return
     pair = [builds.of_side(made, side, CUDA) for side in ("base", "head")]
     if None in pair:
@@ -302,13 +310,14 @@ def _speed(
         )
         return
     with _timed(report, SPEED) as stage:
-        if others := other_processes():
-            report.faults.append(f"another process uses the GPU: {', '.join(others)}")
+        others = other_processes()
         target = speed.Target(
             "benchmarks.gate.processes.gpu_subject:GpuSubject", [*measured, *controls], controls,
             (controls or measured)[0], {"builds": to_json(pair)},  # type: ignore[arg-type]
         )  # fmt: skip
         outcome = speed.measure(target, settings.out / "speed", say)
+        if others := sorted({*others, *other_processes()}):
+            report.faults.append(f"another process uses the GPU: {', '.join(others)}")
         tell_speed(report, outcome)
         stage.words = f"{len(measured)} benchmarks, {len(controls)} controls on {report.gpu}"
 
@@ -323,13 +332,18 @@ def tell_speed(report: Report, outcome: speed.Outcome) -> None:
 
 
 def other_processes() -> list[str]:
-    """Process ids on the GPU, of which none is ours: this process opens none."""
+    """Processes on the GPU, of which none is ours: this process opens none, and those that measure
+    have not begun or have ended. Of all GPUs, unless CUDA_VISIBLE_DEVICES says which one is used.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-compute-apps=pid", "--format=csv,noheader"]
+    command = [tool, "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible.partition(',')[0]}")
     done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.split() if done.returncode == 0 else []
+    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 @contextmanager

@@ -43,6 +43,8 @@ class Subject(Protocol):
     """What can be timed on both sides."""
 
     machine: Machine
+    device: str
+    """which one of its kind it is"""
 
     def open(self, bench: str) -> Mapping[str, Sequence[Call]]:
         """The calls of base and of head, on the same inputs. Declined where a side serves it
@@ -141,6 +143,7 @@ def main(argv: Sequence[str]) -> None:
             file.write(json.dumps(what) + "\n")
             file.flush()
 
+        note(kind="process", device=subject.device)
         if plan["canary"]:
             calls = subject.open(plan["canary"])["base"]
             timed = handicapped(subject.machine, calls, plan["handicap"])
