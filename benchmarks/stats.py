@@ -96,8 +96,10 @@ class Located:
     """What slow rounds cost head on the mean over all rounds, less what they cost base (log)."""
     pairs: NDArray[np.intp]
     kept: NDArray[np.intp]
+    turns: NDArray[np.intp]
+    """Of the pairs, those that ran base first and those that ran head first: [bench, process, 2]"""
     slow: NDArray[np.intp]
-    """Rounds too slow for the filter: head less base."""
+    """Rounds too slow for the filter, head less base, in the pairs of either order."""
 
     def __getitem__(self, which: NDArray[np.intp] | slice) -> Located:
         return Located(**{name: value[which] for name, value in vars(self).items()})
@@ -136,8 +138,15 @@ def _locate(base: Array, head: Array, head_first: NDArray[np.bool_], rule: Rule)
         tail=tail,
         pairs=there.sum(-1),
         kept=kept,
-        slow=head_slow.sum(-1) - base_slow.sum(-1),
+        turns=_by_order(there.astype(int), head_first),
+        slow=_by_order(head_slow.astype(int) - base_slow, head_first),
     )
+
+
+def _by_order(counts: NDArray[np.intp], head_first: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Sums over the pairs that ran base first, and over those that ran head first."""
+    head = np.where(head_first, counts, 0).sum(-1)
+    return np.stack([counts.sum(-1) - head, head], axis=-1)
 
 
 def _filter(seconds: Array, rule: Rule) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -599,14 +608,7 @@ def distrust(
     if kept < rule.least_kept * pairs:
         faults.append(f"the machine disturbed {1 - kept / pairs:.0%} of all pairs of rounds")
     faults += _order_fault(head_first)
-    labels = processes[located.pairs > 0]
-    share = (located.slow / np.maximum(located.pairs, 1))[located.pairs > 0]
-    mean, p = _over_processes(share, labels)
-    if abs(mean) > 0.05 and p < 0.001:
-        side = "head" if mean > 0 else "base"
-        faults.append(
-            f"{abs(mean):.0%} more rounds of {side} were disturbed than of the other side"
-        )
+    faults += _lopsided(located, processes)
     faults += _control_faults(located[control], found, control, processes[control], rule)
     if canary is not None and (problem := _canary_fault(found, canary, rule)):
         faults.append(problem)
@@ -617,6 +619,22 @@ def _order_fault(head_first: float) -> list[str]:
     if 0.25 <= head_first <= 0.75:
         return []
     return [f"head ran first in {head_first:.0%} of the pairs, should in half of them"]
+
+
+LOPSIDED = 0.05
+
+
+def _lopsided(located: Located, processes: NDArray[np.object_]) -> list[str]:
+    """Whether rounds of one side were disturbed more often, whichever side ran first: what slows
+    the first rounds of a process slows those who happen to run then, and the filter drops them."""
+    there = located.pairs > 0
+    share = located.slow.sum(-1) / np.maximum(located.pairs, 1)
+    mean, p = _over_processes(share[there], processes[there])
+    in_each_order = located.slow.sum((0, 1)) / np.maximum(located.turns.sum((0, 1)), 1)
+    if abs(mean) <= LOPSIDED or p >= 0.001 or (np.sign(mean) * in_each_order <= LOPSIDED).any():
+        return []
+    side = "head" if mean > 0 else "base"
+    return [f"{abs(mean):.0%} more rounds of {side} were disturbed than of the other side"]
 
 
 def _over_processes(values: Array, labels: NDArray[np.object_]) -> tuple[float, float]:

@@ -181,6 +181,21 @@ def test_one_side_disturbed_more_often_is_not_believed() -> None:
     assert any("more rounds of head were disturbed" in fault for fault in screened.faults)
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_process_that_begins_slowly_disturbs_no_side_more(rounds: int) -> None:
+    """Base happens to run first in each; the filter drops those pairs."""
+    machine = Machine(0.03, *[0.0] * 20)
+
+    def slow_start(samples: pd.DataFrame) -> pd.DataFrame:
+        late = samples["order"] >= rounds
+        return samples.assign(seconds=samples["seconds"].where(late, 1.5 * samples["seconds"]))
+
+    screened = stats.screen(slow_start(machine.samples()))
+    assert () == screened.faults
+    verdicts = stats.confirm(slow_start(machine.samples(12, 12)), screened)
+    assert ["b000"] == list(verdicts.table.index[verdicts.table["verdict"] != "OK"])
+
+
 # Never green because nothing was measured -------------------------------------------------------
 
 
@@ -486,8 +501,9 @@ def test_the_inverse_of_trigamma(value: float) -> None:
 def located(ratio: Any, within: float = 0.0) -> stats.Located:
     counts = np.full(ratio.shape, 8)
     return stats.Located(
-        ratio, np.full(ratio.shape, within), np.zeros(ratio.shape), counts, counts, 0 * counts
-    )
+        ratio, np.full(ratio.shape, within), np.zeros(ratio.shape), counts, counts,
+        np.stack([counts // 2] * 2, -1), np.zeros((*ratio.shape, 2), int),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("df", [4.0, 12.0])
