@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -470,6 +471,27 @@ def test_the_canary_is_timed_in_rounds_like_any_other(call: float) -> None:
         }
 
 
+class Serving:
+    """A subject that declines all but some benchmarks."""
+
+    machine: Any = FakeMachine()
+
+    def __init__(self, *served: str) -> None:
+        self.served = served
+
+    def open(self, bench: str) -> dict[str, list[Any]]:
+        if bench not in self.served:
+            raise bursts.Declined(bench)
+        return {"base": [lambda: 1e-3] * 20, "head": [lambda: 1e-3] * 20}
+
+
+def test_the_canary_is_made_of_what_is_served() -> None:
+    plan, chance = {"pairs": 2, "handicap": 0.05}, random.Random(0)
+    subject: Any = Serving("b")
+    assert 4 == len(list(bursts.canary(subject, ["a", "b", "c"], plan, chance)))
+    assert [] == list(bursts.canary(subject, ["a", "c"], plan, chance))
+
+
 def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
     machine: Any = FakeMachine(iter([1500.0, 1200.0, 1500.0, 1500.0]))
     calls = {"base": [lambda: 1e-3], "head": [lambda: 1e-3]}
@@ -485,7 +507,7 @@ def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
 
 def simulated(
     monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1,
-    device: str = "GPU-1",
+    device: str = "GPU-1", declined: str = "none",
 ) -> list[str]:  # fmt: skip
     """Processes that need no process: their times have 0.1 % of noise. What was run is told."""
     rng, run = np.random.default_rng(0), []
@@ -504,7 +526,13 @@ def simulated(
                 "seconds": np.exp(rng.normal(0, 1e-3)) * (1 + slower[bench] * (side == "head")),
             }
             for bench in names for pair in range(plan["pairs"]) for side in ("base", "head")
+            if not bench.startswith(declined)
         ]  # fmt: skip
+        rows += [
+            {"kind": "declined", "bench": bench, "reason": f"{bench} is not served"}
+            for bench in names
+            if bench.startswith(declined)
+        ]
         rows = [{"kind": "process", "device": device}, *rows, {"kind": "done"}]
         out.write_text("".join(json.dumps(r) + "\n" for r in rows))
         return rows
@@ -529,6 +557,47 @@ def test_a_slower_kernel_is_found_in_fresh_processes_and_its_canary_seen(
     assert 5 == report.counts["unchanged"]
     assert [f"screen-{i}" for i in range(6)] + [f"confirm-{i}" for i in range(12)] == run
     json.dumps(report.as_records())
+
+
+def test_what_no_side_serves_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The controls were timed, and nothing of what changed."""
+    simulated(monkeypatch, {}, declined="op/v0")
+    monkeypatch.setattr(gpu_subject, "benches", lambda variants: [f"{v} w" for v in variants])
+    monkeypatch.setattr(pipeline, "to_json", str)
+    monkeypatch.setattr(pipeline, "other_processes", list)
+    built = builds.Build("", builds.CUDA, trees.Tree("", "", tmp_path), tmp_path)
+    made = {(side, builds.CUDA): built for side in ("base", "head")}
+    unchanged = [f"op/c{i}" for i in range(10)]
+    comparison = static.Comparison(changed=["op/v0"], unchanged=unchanged)
+    report = Report("b", "h")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    states = {f.variant: (f.state, f.why) for f in report.findings}
+    assert ("inconclusive", "not compared: op/v0 w is not served") == states["op/v0"]
+    assert "declines every benchmark" in report.stages["speed"].words
+    assert not report.speed_measured
+
+    report = Report("b", "h")
+    comparison.changed.append("op/v1")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    assert report.speed_measured
+    assert "ok" == next(f.state for f in report.findings if f.variant == "op/v1")
+
+    monkeypatch.setattr(gpu_subject, "benches", lambda variants: [])
+    report = Report("b", "h")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    assert not report.speed_measured
+    assert "no workload of the bench times op/v0, op/v1" in report.notes
+
+
+def test_a_variant_with_a_new_instantiation_is_still_compared_with_base() -> None:
+    result = static.Comparison()
+    one, two = {"k<float>": {"80": KERNEL}}, {"k<float>": {"80": KERNEL}, "k<half>": {"80": KERNEL}}
+    compiled = {("base", "op/v"): one, ("head", "op/v"): two, ("head", "op/new"): one}
+    static._add_variant(result, "op/v", True, compiled, "")
+    static._add_variant(result, "op/new", False, compiled, "")
+    assert (["op/v", "op/new"], ["op/new"]) == (result.changed, result.added)
 
 
 def test_an_interrupted_run_goes_on_and_one_that_ended_does_not(

@@ -24,9 +24,7 @@ from benchmarks.gate.report import (
     BROKEN,
     CORRECTNESS,
     DONE,
-    GONE,
     INCONCLUSIVE,
-    NEW,
     REGRESSION,
     RESOURCES,
     SPEED,
@@ -91,7 +89,8 @@ def _run(settings: Settings, report: Report) -> None:
         report.notes.append("only the compiled code was compared (--static)")
     elif changed:
         right = _correctness(settings, changed, made, report)
-        _probes(settings, changed, made, report, right)
+        common = [v for v in changed if v not in comparison.added]
+        _probes(settings, common, made, report, right)
     else:
         for name in (CORRECTNESS, ACCURACY, WORK):
             report.stages[name] = Stage(name, DONE, "no kernel changed")
@@ -215,15 +214,13 @@ def _extensions(made: builds.Made, build: Build, out: Path) -> Path:
 
 
 def _probes(
-    settings: Settings, changed: Sequence[str], made: builds.Made, report: Report, right: bool
+    settings: Settings, common: Sequence[str], made: builds.Made, report: Report, right: bool
 ) -> None:
-    """Accuracy and counted work, both builds on the same cases."""
+    """Accuracy and counted work of what both sides have, on the same cases."""
     if not right:
         for name in (ACCURACY, WORK):
             report.stages[name].words = "head is wrong: errors and work of it mean nothing"
         return
-    before = {f.variant for f in report.findings if f.state in (NEW, GONE) and not f.name}
-    common = [v for v in changed if v not in before]
     for kind in (CHECKED, CUDA):
         pair = [builds.of_side(made, side, kind) for side in ("base", "head")]
         if None not in pair and common:
@@ -296,14 +293,22 @@ def _speed(
         report.stages[SPEED].words = "speed not measured: there is no CUDA build of both sides"
         report.faults.append(report.stages[SPEED].words)
         return
-    both = set(comparison.changed) - {
-        f.variant for f in report.findings if f.state == NEW and f.stage == RESOURCES
-    }
+    both = set(comparison.changed) - set(comparison.added)
     measured = gpu_subject.benches(sorted(both))
+    without = sorted(both - {bench.partition(" ")[0] for bench in measured})
+    if without:
+        report.notes.append(f"no workload of the bench times {', '.join(without)}")
     controls = gpu_subject.benches(comparison.unchanged)
     controls = controls[:: max(1, len(controls) // MOST_CONTROLS)][:MOST_CONTROLS]
+    if not measured and both:
+        report.stages[
+            SPEED
+        ].words = "speed not measured: no workload of the bench times what changed"
+        return
     if not measured:
-        report.stages[SPEED] = Stage(SPEED, DONE, "no kernel changed: nothing can be slower")
+        report.stages[SPEED] = Stage(
+            SPEED, DONE, "no kernel of base changed: nothing can be slower"
+        )
         report.add(
             Finding(SPEED, v, "", UNCHANGED, "unchanged by construction")
             for v in comparison.unchanged
@@ -320,6 +325,9 @@ def _speed(
             report.faults.append(f"another process uses the GPU: {', '.join(others)}")
         tell_speed(report, outcome)
         stage.words = f"{len(measured)} benchmarks, {len(controls)} controls on {report.gpu}"
+        if set(measured) <= set(outcome.declined):
+            stage.status = BROKEN
+            stage.words = "speed not measured: a side declines every benchmark of what changed"
 
 
 def tell_speed(report: Report, outcome: speed.Outcome) -> None:

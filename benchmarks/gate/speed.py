@@ -65,6 +65,8 @@ class Outcome:
     samples: pd.DataFrame
     faults: list[str]
     notes: list[str]
+    declined: dict[str, str]
+    """Benchmarks that a side does not serve, and its reason."""
 
 
 def measure(
@@ -85,10 +87,9 @@ def measure(
     (folder / "state.json").unlink()  # it ended: the next run begins anew
     records = [*first, *second]
     declined = {r["bench"]: r["reason"] for r in records if r["kind"] == "declined"}
-    notes += [f"not compared: {reason}" for reason in declined.values()]
     notes += throttle_notes(records)
     faults = [*clock_faults(records), *device_faults(records)]
-    return Outcome(verdicts, screened, samples_of(records), faults, notes)
+    return Outcome(verdicts, screened, samples_of(records), faults, notes, declined)
 
 
 def _open_folder(folder: Path, key: Any) -> bool:
@@ -221,13 +222,16 @@ STATE_OF = {
 
 
 def findings(outcome: Outcome) -> Iterator[Finding]:
-    """A finding for each benchmark."""
+    """A finding for each benchmark, timed or declined."""
     for bench, row in outcome.verdicts.table.iterrows():
         variant, _, name = str(bench).partition(" ")
         state = UNCHANGED if row["role"] == "control" else STATE_OF[row["verdict"]]
         if row["tail_regression"] and state == OK:
             state = TAIL
         yield Finding(SPEED, variant, name, state, _words(row, state), _facts(outcome, bench, row))
+    for bench, reason in outcome.declined.items():
+        variant, _, name = bench.partition(" ")
+        yield Finding(SPEED, variant, name, INCONCLUSIVE, f"not compared: {reason}")
 
 
 def _words(row: pd.Series, state: str) -> str:

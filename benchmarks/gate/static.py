@@ -31,6 +31,8 @@ class Comparison:
     faults: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     """Variants of head whose kernels must be judged: other machine code, or another launcher."""
+    added: list[str] = field(default_factory=list)
+    """Of them, those that base does not have: there is nothing to compare them with."""
     unchanged: list[str] = field(default_factory=list)
     """Variants that are the same code on both sides."""
 
@@ -138,6 +140,7 @@ def _add_variant(
         rows = [_new_variant(variant, kernel, k) for kernel, k in sorted(after.items())]
         result.findings += rows or [Finding(RESOURCES, variant, "", NEW, "base has no such file")]
         result.changed.append(variant)
+        result.added.append(variant)
         return
     rows = list(judge(variant, before, after))
     same_device = all(row.state == UNCHANGED for row in rows)

@@ -120,6 +120,20 @@ def rounds(
             order += 1
 
 
+def canary(
+    subject: Subject, benches: Sequence[str], plan: Mapping[str, Any], chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """The rounds of the canary, made of the first benchmark that both sides serve."""
+    for bench in benches:
+        try:
+            calls = subject.open(bench)["base"]
+        except Declined:
+            continue
+        timed = handicapped(subject.machine, calls, plan["handicap"])
+        yield from rounds(subject.machine, timed, plan["pairs"], chance.randrange(2))
+        return
+
+
 def same_clocks(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
     """Whether two rounds ran under the same clock and for the same reasons; where nothing is known,
     nothing differs."""
@@ -145,9 +159,7 @@ def main(argv: Sequence[str]) -> None:
 
         note(kind="process", device=subject.device)
         if plan["canary"]:
-            calls = subject.open(plan["canary"])["base"]
-            timed = handicapped(subject.machine, calls, plan["handicap"])
-            for row in rounds(subject.machine, timed, plan["pairs"], chance.randrange(2)):
+            for row in canary(subject, [plan["canary"], *plan["benches"]], plan, chance):
                 note(kind="round", bench=CANARY, process=plan["process"], **row)
         for bench in benches:
             note(kind="begun", bench=bench)
