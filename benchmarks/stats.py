@@ -5,23 +5,30 @@
 
 `samples` is a pandas DataFrame, one row per round (a burst of calls, reduced to its median):
 
-    bench    name
+    bench    name, or number
     process  label of the process; it is the unit of replication
-    pair     number of the pair within bench and process; a pair is one round of each side
+    pair     label of the pair within bench and process; a pair is one round of each side
     side     "base" or "head"
-    order    a number; within a pair, the side with the smaller one ran first (AB BA AB BA ...)
+    order    a number; within a pair, the side with the smaller one ran first (AB BA AB BA ...). Or,
+             the same for both rounds of each pair, how it ran: "AB" (base first) or "BA", or one of
+             two numbers, whichever is which
     seconds  duration, > 0
 
-Pairs whose other side is missing are left out and counted; benchmarks and processes may have
-unequal numbers of pairs. Everything is computed on log(head / base) and reported as a relative
-change: 0.03 is 3 % slower. Why each estimator was chosen, what it was compared with, and the
-measured rates of false alarms and of misses: docs/gate.md.
+Rows may come in any order and under any index; other columns are ignored, and a level of the index
+may stand for a column. Pairs whose other side is missing are left out and counted; benchmarks and
+processes may have unequal numbers of pairs. Samples that make no sense (a column is missing, a
+duration is NaN, infinite or not above 0, a round is there twice, a pair without an order) are a
+ValueError that names the first such round.
+
+Everything is computed on log(head / base) and reported as a relative change: 0.03 is 3 % slower.
+Why each estimator was chosen, what it was compared with, and the measured rates of false alarms and
+of misses: docs/gate.md.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,8 +96,10 @@ class Located:
     """What slow rounds cost head on the mean over all rounds, less what they cost base (log)."""
     pairs: NDArray[np.intp]
     kept: NDArray[np.intp]
+    turns: NDArray[np.intp]
+    """Of the pairs, those that ran base first and those that ran head first: [bench, process, 2]"""
     slow: NDArray[np.intp]
-    """Rounds too slow for the filter: head less base."""
+    """Rounds too slow for the filter, head less base, in the pairs of either order."""
 
     def __getitem__(self, which: NDArray[np.intp] | slice) -> Located:
         return Located(**{name: value[which] for name, value in vars(self).items()})
@@ -129,8 +138,15 @@ def _locate(base: Array, head: Array, head_first: NDArray[np.bool_], rule: Rule)
         tail=tail,
         pairs=there.sum(-1),
         kept=kept,
-        slow=head_slow.sum(-1) - base_slow.sum(-1),
+        turns=_by_order(there.astype(int), head_first),
+        slow=_by_order(head_slow.astype(int) - base_slow, head_first),
     )
+
+
+def _by_order(counts: NDArray[np.intp], head_first: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Sums over the pairs that ran base first, and over those that ran head first."""
+    head = np.where(head_first, counts, 0).sum(-1)
+    return np.stack([counts.sum(-1) - head, head], axis=-1)
 
 
 def _filter(seconds: Array, rule: Rule) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -437,13 +453,11 @@ class Packed:
 
 def check(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples with proper types; ValueError, in words, if they make no sense."""
-    missing = [c for c in COLUMNS if c not in samples.columns]
-    if missing:
-        raise ValueError(f"the samples lack the column{'s'[: len(missing) > 1]} {missing}")
-    frame = samples.loc[:, list(COLUMNS)].reset_index(drop=True)
+    frame = _columns(samples)
     for column in ("bench", "process", "pair", "side", "order"):
         _forbid(frame, frame[column].isna(), f"has no {column}")
     _forbid(frame, ~frame["side"].isin(("base", "head")), 'has a side that is not "base" or "head"')
+    frame["order"] = _order(frame)
     for column in ("seconds", "order"):
         numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
         wrong = numbers.isna() & frame[column].notna()
@@ -453,9 +467,43 @@ def check(samples: pd.DataFrame) -> pd.DataFrame:
     _forbid(frame, seconds.isna(), "took NaN seconds")
     _forbid(frame, ~np.isfinite(seconds), "took infinite seconds")
     _forbid(frame, seconds <= 0, "took no time, or less than none")
-    frame["bench"] = frame["bench"].astype(str)
     _forbid(frame, frame.duplicated(["bench", "process", "pair", "side"]), "is there twice")
     return frame
+
+
+def _columns(samples: pd.DataFrame) -> pd.DataFrame:
+    """The columns that count, a copy with labels of Python's own types."""
+    if not isinstance(samples, pd.DataFrame):
+        raise TypeError(f"samples is a {type(samples).__name__}, should be a pandas DataFrame")
+    missing = [c for c in COLUMNS if c not in samples.columns]
+    if missing and set(missing) <= set(samples.index.names):
+        samples = samples.reset_index(level=missing)
+    elif missing:
+        raise ValueError(f"the samples lack the column{'s'[: len(missing) > 1]} {missing}")
+    frame = samples.loc[:, list(COLUMNS)].reset_index(drop=True)
+    if list(frame.columns) != list(COLUMNS):
+        raise ValueError(f"the samples have columns of the same name: {list(frame.columns)}")
+    for column in ("bench", "process", "pair", "side"):
+        frame[column] = frame[column].astype(object)  # categories would stay where no row has them
+    if not frame["bench"].map(lambda name: isinstance(name, (str, int))).all():
+        named = frame["bench"].notna()
+        frame["bench"] = frame["bench"].where(~named, frame["bench"].astype(str))
+    return frame
+
+
+def _order(frame: pd.DataFrame) -> pd.Series:
+    """Smaller for the side that ran first. Where both rounds of every pair have the same one of two
+    values, it says how the pair ran. Of two numbers it does not matter which is which: the
+    estimates ask only which pairs ran in opposite orders."""
+    order, base = frame["order"], frame["side"] == "base"
+    values = list(order.unique())
+    if set(values) <= {"AB", "BA"}:
+        return pd.Series((order == "AB") != base, dtype=float)
+    if len(values) == 2:
+        of_pair = frame.groupby(["bench", "process", "pair"], sort=False)["order"]
+        if (of_pair.transform("nunique") == 1).all():
+            return pd.Series((order == min(values)) != base, dtype=float)
+    return order
 
 
 def _forbid(frame: pd.DataFrame, wrong: pd.Series[bool], what: str) -> None:
@@ -475,8 +523,8 @@ def _where(row: pd.Series) -> str:
 def pack(samples: pd.DataFrame) -> Packed:
     """Samples as arrays [bench, process, pair], padded with NaN."""
     frame = check(samples)
-    sides = frame.groupby("bench")["side"].agg(set)
-    one_sided = {str(bench): next(iter(s)) for bench, s in sides.items() if len(s) == 1}
+    sides = frame.groupby("bench", sort=False)["side"].agg(set)
+    one_sided = {bench: next(iter(s)) for bench, s in sides.items() if len(s) == 1}
     frame = frame[~frame["bench"].isin(one_sided)]
     key = ["bench", "process", "pair"]
     by_side = {side: frame[frame["side"] == side] for side in ("base", "head")}
@@ -487,7 +535,7 @@ def pack(samples: pd.DataFrame) -> Packed:
         where = _where(same.iloc[0][key])
         raise ValueError(f"`order` is the same for both sides, so which ran first? ({where})")
 
-    benches = sorted(sides.index.difference(list(one_sided)))
+    benches = sorted((b for b in sides.index if b not in one_sided), key=str)
     bench = pd.Categorical(pairs["bench"], categories=benches).codes.astype(int)
     process = pairs.groupby("bench")["process"].transform(lambda p: pd.factorize(p)[0])
     process = process.to_numpy(int)
@@ -531,10 +579,10 @@ def _resolution(base: Array, head: Array) -> Array:
 def _digests(frame: pd.DataFrame) -> dict[tuple[str, object], str]:
     """A digest of the times of each benchmark in each process: shows whether times are fresh."""
     return {
-        (str(bench), process): hashlib.sha256(
-            repr((bench, process)).encode() + np.sort(seconds.to_numpy(float)).tobytes()
+        (bench, process): hashlib.sha256(
+            f"{bench}, {process}".encode() + np.sort(seconds.to_numpy(float)).tobytes()
         ).hexdigest()[:16]
-        for (bench, process), seconds in frame.groupby(["bench", "process"])["seconds"]
+        for (bench, process), seconds in frame.groupby(["bench", "process"], sort=False)["seconds"]
     }
 
 
@@ -560,14 +608,7 @@ def distrust(
     if kept < rule.least_kept * pairs:
         faults.append(f"the machine disturbed {1 - kept / pairs:.0%} of all pairs of rounds")
     faults += _order_fault(head_first)
-    labels = processes[located.pairs > 0]
-    share = (located.slow / np.maximum(located.pairs, 1))[located.pairs > 0]
-    mean, p = _over_processes(share, labels)
-    if abs(mean) > 0.05 and p < 0.001:
-        side = "head" if mean > 0 else "base"
-        faults.append(
-            f"{abs(mean):.0%} more rounds of {side} were disturbed than of the other side"
-        )
+    faults += _lopsided(located, processes)
     faults += _control_faults(located[control], found, control, processes[control], rule)
     if canary is not None and (problem := _canary_fault(found, canary, rule)):
         faults.append(problem)
@@ -578,6 +619,22 @@ def _order_fault(head_first: float) -> list[str]:
     if 0.25 <= head_first <= 0.75:
         return []
     return [f"head ran first in {head_first:.0%} of the pairs, should in half of them"]
+
+
+LOPSIDED = 0.05
+
+
+def _lopsided(located: Located, processes: NDArray[np.object_]) -> list[str]:
+    """Whether rounds of one side were disturbed more often, whichever side ran first: what slows
+    the first rounds of a process slows those who happen to run then, and the filter drops them."""
+    there = located.pairs > 0
+    share = located.slow.sum(-1) / np.maximum(located.pairs, 1)
+    mean, p = _over_processes(share[there], processes[there])
+    in_each_order = located.slow.sum((0, 1)) / np.maximum(located.turns.sum((0, 1)), 1)
+    if abs(mean) <= LOPSIDED or p >= 0.001 or (np.sign(mean) * in_each_order <= LOPSIDED).any():
+        return []
+    side = "head" if mean > 0 else "base"
+    return [f"{abs(mean):.0%} more rounds of {side} were disturbed than of the other side"]
 
 
 def _over_processes(values: Array, labels: NDArray[np.object_]) -> tuple[float, float]:
@@ -674,7 +731,7 @@ def screen(
     located = locate(packed.base, packed.head, packed.head_first, rule)
     prior = fit_prior(located, rule)
     found = estimate(located, prior, packed.resolution)
-    control = np.isin(packed.benches, list(identical))
+    control = np.array([b in set(identical) for b in packed.benches], bool)
     faults = [
         f"{b} exists on the base side only" for b, s in packed.one_sided.items() if s == "base"
     ]
@@ -742,9 +799,10 @@ EXIT = {PASS: 0, FAILED: 1, UNTRUSTED: 3}
 NOT_FRESH = "suspect, not measured in fresh processes"
 
 
-@dataclass(frozen=True)
-class Verdicts:
-    """The outcome of a run. As a collection, it holds the names of the benchmarks judged."""
+@dataclass(frozen=True, eq=False)
+class Verdicts(Mapping[str, str]):
+    """The outcome of a run. As a mapping: benchmark → "OK", "REGRESSION", "IMPROVED" or
+    "INCONCLUSIVE"."""
 
     table: pd.DataFrame
     """One row per benchmark: verdict, estimate, interval, why, by which stage."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -19,16 +20,19 @@ from benchmarks.clock import Pace
 from benchmarks.gate import __main__ as gate
 from benchmarks.gate import (
     accuracy,
+    builds,
     correctness,
     machine_code,
     outputs,
     pipeline,
     speed,
     static,
+    trees,
     work,
 )
-from benchmarks.gate.processes import bursts, probe, sides
+from benchmarks.gate.processes import bursts, gpu_subject, probe, sides
 from benchmarks.gate.report import REGRESSION, RESOURCES, Finding, Report, Untrusted
+from benchmarks.timing import serving
 from yaie import ops
 from yaie.kernels import native
 
@@ -424,6 +428,70 @@ def test_the_canary_really_works_more() -> None:
     assert (40, 42) == tuple(len(timed[s].method.calls) for s in ("base", "head"))
 
 
+class LoopingMachine(FakeMachine):
+    """A machine that may stop after any call, as the loop of a processor may. Something else takes
+    the processor for 3 ms as soon as 6 ms of work are done."""
+
+    def __init__(self, worked: list[float] | None = None) -> None:
+        super().__init__()
+        self.worked = worked if worked is not None else [0.0]
+
+    def method(self, calls: Sequence[Any], estimate: float) -> "LoopingMachine":
+        method = LoopingMachine(self.worked)
+        method.calls = calls
+        return method
+
+    def whole(self, calls: int) -> int:
+        return min(calls, len(self.calls))
+
+    def sample(self, calls: int) -> float:
+        before = self.worked[0]
+        self.worked[0] += sum(self.calls[i % len(self.calls)]() for i in range(calls))
+        lost = 3e-3 * (self.worked[0] // 6e-3 - before // 6e-3)
+        return (self.worked[0] - before + lost) / calls
+
+
+@pytest.mark.parametrize("call", [2e-6, 9e-5, 3e-3])
+def test_the_canary_is_timed_in_rounds_like_any_other(call: float) -> None:
+    """Samples of its whole rotation would all lose the processor to something else."""
+    machine: Any = LoopingMachine()
+    calls = [lambda: call] * 256
+    usual, canary = (
+        bursts.prepared(machine, {"base": calls, "head": calls}),
+        bursts.handicapped(machine, calls, 0.05),
+    )
+    assert 21 * canary["base"].calls == 20 * canary["head"].calls
+    assert canary["base"].calls <= max(20, 1.1 * usual["base"].calls)
+    seconds = canary["base"].calls * canary["base"].samples * call
+    assert seconds <= max(2 * bursts.ROUND_SECONDS, 3 * 20 * call)
+    if call < 1e-3:  # else each sample loses the processor whatever it does
+        rows = list(bursts.rounds(machine, canary, 4, first=0))
+        assert {"base": call, "head": 1.05 * call} == {
+            r["side"]: pytest.approx(r["seconds"]) for r in rows
+        }
+
+
+class Serving:
+    """A subject that declines all but some benchmarks."""
+
+    machine: Any = FakeMachine()
+
+    def __init__(self, *served: str) -> None:
+        self.served = served
+
+    def open(self, bench: str) -> dict[str, list[Any]]:
+        if bench not in self.served:
+            raise bursts.Declined(bench)
+        return {"base": [lambda: 1e-3] * 20, "head": [lambda: 1e-3] * 20}
+
+
+def test_the_canary_is_made_of_what_is_served() -> None:
+    plan, chance = {"pairs": 2, "handicap": 0.05}, random.Random(0)
+    subject: Any = Serving("b")
+    assert 4 == len(list(bursts.canary(subject, ["a", "b", "c"], plan, chance)))
+    assert [] == list(bursts.canary(subject, ["a", "c"], plan, chance))
+
+
 def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
     machine: Any = FakeMachine(iter([1500.0, 1200.0, 1500.0, 1500.0]))
     calls = {"base": [lambda: 1e-3], "head": [lambda: 1e-3]}
@@ -438,8 +506,9 @@ def test_a_pair_under_unequal_clocks_is_taken_again() -> None:
 
 
 def simulated(
-    monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1
-) -> list[str]:
+    monkeypatch: pytest.MonkeyPatch, slowdowns: dict[str, float], dies_at: int = -1,
+    device: str = "GPU-1", declined: str = "none",
+) -> list[str]:  # fmt: skip
     """Processes that need no process: their times have 0.1 % of noise. What was run is told."""
     rng, run = np.random.default_rng(0), []
 
@@ -457,9 +526,16 @@ def simulated(
                 "seconds": np.exp(rng.normal(0, 1e-3)) * (1 + slower[bench] * (side == "head")),
             }
             for bench in names for pair in range(plan["pairs"]) for side in ("base", "head")
+            if not bench.startswith(declined)
         ]  # fmt: skip
-        out.write_text("".join(json.dumps(r) + "\n" for r in [*rows, {"kind": "done"}]))
-        return [*rows, {"kind": "done"}]
+        rows += [
+            {"kind": "declined", "bench": bench, "reason": f"{bench} is not served"}
+            for bench in names
+            if bench.startswith(declined)
+        ]
+        rows = [{"kind": "process", "device": device}, *rows, {"kind": "done"}]
+        out.write_text("".join(json.dumps(r) + "\n" for r in rows))
+        return rows
 
     monkeypatch.setattr(speed, "_run", measured)
     return run
@@ -483,6 +559,47 @@ def test_a_slower_kernel_is_found_in_fresh_processes_and_its_canary_seen(
     json.dumps(report.as_records())
 
 
+def test_what_no_side_serves_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The controls were timed, and nothing of what changed."""
+    simulated(monkeypatch, {}, declined="op/v0")
+    monkeypatch.setattr(gpu_subject, "benches", lambda variants: [f"{v} w" for v in variants])
+    monkeypatch.setattr(pipeline, "to_json", str)
+    monkeypatch.setattr(pipeline, "other_processes", list)
+    built = builds.Build("", builds.CUDA, trees.Tree("", "", tmp_path), tmp_path)
+    made = {(side, builds.CUDA): built for side in ("base", "head")}
+    unchanged = [f"op/c{i}" for i in range(10)]
+    comparison = static.Comparison(changed=["op/v0"], unchanged=unchanged)
+    report = Report("b", "h")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    states = {f.variant: (f.state, f.why) for f in report.findings}
+    assert ("inconclusive", "not compared: op/v0 w is not served") == states["op/v0"]
+    assert "declines every benchmark" in report.stages["speed"].words
+    assert not report.speed_measured
+
+    report = Report("b", "h")
+    comparison.changed.append("op/v1")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    assert report.speed_measured
+    assert "ok" == next(f.state for f in report.findings if f.variant == "op/v1")
+
+    monkeypatch.setattr(gpu_subject, "benches", lambda variants: [])
+    report = Report("b", "h")
+    pipeline._speed(pipeline.Settings("b", out=tmp_path), comparison, made, report, True, True)
+    assert not report.speed_measured
+    assert "no workload of the bench times op/v0, op/v1" in report.notes
+
+
+def test_a_variant_with_a_new_instantiation_is_still_compared_with_base() -> None:
+    result = static.Comparison()
+    one, two = {"k<float>": {"80": KERNEL}}, {"k<float>": {"80": KERNEL}, "k<half>": {"80": KERNEL}}
+    compiled = {("base", "op/v"): one, ("head", "op/v"): two, ("head", "op/new"): one}
+    static._add_variant(result, "op/v", True, compiled, "")
+    static._add_variant(result, "op/new", False, compiled, "")
+    assert (["op/v", "op/new"], ["op/new"]) == (result.changed, result.added)
+
+
 def test_an_interrupted_run_goes_on_and_one_that_ended_does_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -497,6 +614,128 @@ def test_an_interrupted_run_goes_on_and_one_that_ended_does_not(
     run.clear()
     speed.measure(target, tmp_path / "speed", lambda words: None)
     assert 6 == len(run)
+
+
+def test_a_run_that_went_on_on_another_gpu_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    target = speed.Target("none", BENCHES, (), None)
+    simulated(monkeypatch, {}, dies_at=4, device="GPU-1")
+    with pytest.raises(KeyboardInterrupt):
+        speed.measure(target, tmp_path / "speed", lambda words: None)
+    simulated(monkeypatch, {}, device="GPU-2")
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert ["the processes ran on different devices (GPU-1; GPU-2): measure it again"] == (
+        outcome.faults
+    )
+    outcome = speed.measure(target, tmp_path / "speed", lambda words: None)
+    assert [] == outcome.faults  # it ended, so this one is another
+
+
+def throttled(steady: bool, *bits: int) -> list[dict[str, Any]]:
+    return [{"kind": "round", "steady": steady, "conditions": {"throttle_bits": b}} for b in bits]
+
+
+def test_throttling_is_told_in_words_and_blocks_where_it_makes_clocks_unequal() -> None:
+    idle_and_set_clocks = throttled(True, *[0x3] * 20)
+    assert (
+        [] == speed.throttle_notes(idle_and_set_clocks) == speed.clock_faults(idle_and_set_clocks)
+    )
+    both = throttled(True, *[0x4] * 5, *[0x44] * 5, *[0] * 10)
+    assert [] == speed.clock_faults(both)
+    notes = speed.throttle_notes(both)
+    assert notes[0].startswith("50% of the rounds were throttled (power cap)")
+    assert notes[1].startswith("25% of the rounds were throttled (hardware thermal)")
+    (fault,) = speed.clock_faults(throttled(False, 0x4, 0))
+    assert fault.endswith("(throttled by: power cap)")
+    assert [] == speed.throttle_notes(throttled(True, 0x4, *[0] * 99))  # a moment of it
+
+
+def test_a_process_that_hangs_is_ended_and_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(speed, "HUNG", (0.01, 0.0))
+    with pytest.raises(Untrusted, match="a measuring process hung: 0 s passed"):
+        speed.measure(speed.Target("none:None", ["op/v w"]), tmp_path, lambda words: None)
+    begun = tmp_path / "out.jsonl"
+    begun.write_text('{"kind": "begun", "bench": "op/v w"}\n{"kind": "begun", "ben')
+    assert " at op/v w" == speed._at(begun)
+
+
+def test_a_kernel_that_one_side_lacks_on_this_gpu_is_declined() -> None:
+    subject = object.__new__(gpu_subject.GpuSubject)
+    workload = serving.load()[0]
+    key = (workload.op, workload.name)
+    subject._workloads, subject._inputs = {key: workload}, (key, None)  # type: ignore[assignment]
+    subject._sides = {"base": sides.Side("base", "", None, {})}  # type: ignore[arg-type]
+    with pytest.raises(bursts.Declined, match=f"base has no kernel {workload.op}/v for this GPU"):
+        subject.open(f"{workload.op}/v {workload.name}")
+
+
+@pytest.mark.parametrize("visible", [None, "GPU-7,GPU-8"])
+def test_other_processes_on_the_gpu_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, visible: str | None
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text('#!/bin/sh\necho "$@" > "$0.asked"\necho "12, python"\necho\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert ["12, python"] == pipeline.other_processes()
+    asked = tool.with_suffix(".asked").read_text()
+    assert ("--id=GPU-7" in asked, "--id" in asked) == (visible is not None,) * 2
+    tool.write_text("#!/bin/sh\necho no devices\nexit 9\n")
+    assert [] == pipeline.other_processes()
+
+
+def test_a_head_that_is_wrong_is_not_timed() -> None:
+    report = report_of(Finding("correctness", "op/v", "conformance", REGRESSION, "hangs"))
+    pipeline._speed(pipeline.Settings("b"), static.Comparison(), {}, report, True, right=False)
+    assert "head is wrong" in report.stages["speed"].words
+    assert not report.speed_measured
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(settings: pipeline.Settings) -> Report:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run", stopped)
+    assert gate.INTERRUPTED == gate.main([])
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_suite_that_does_not_run_hides_no_other_and_is_no_pass(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of three variants one fails, one has no test, one passes."""
+
+    def run_suite(*arguments: Any) -> subprocess.CompletedProcess[str]:
+        kernel, results = arguments[4], arguments[5]
+        if kernel == "simt.b":
+            return subprocess.CompletedProcess([], correctness.NOT_FOUND, "no tests ran", "")
+        inside = '<failure message="wrong"/>' if kernel == "simt.a" else ""
+        results.write_text(f"<testsuite><testcase>{inside}</testcase></testsuite>")
+        return subprocess.CompletedProcess([], int(bool(inside)), "", "")
+
+    monkeypatch.setattr(correctness, "_pytest", run_suite)
+    suite = tmp_path / "conformance" / "test_op.py"
+    suite.parent.mkdir()
+    suite.touch()
+    build = builds.Build("head", builds.PLAIN, trees.Tree("head", "h", tmp_path), tmp_path)
+    report, made = report_of(), {("head", builds.PLAIN): build}
+    settings = pipeline.Settings("b", out=tmp_path)
+    (tmp_path / "correctness").mkdir()
+    right = pipeline._correctness(settings, ["op/b", "op/a", "op/c"], made, report)
+    assert not right
+    states = {f.variant: f.state for f in report.findings}
+    assert {"op/a": "regression", "op/b": "inconclusive", "op/c": "ok"} == states
+    assert ["conformance of op/b has no test: no tests ran"] == report.faults
+    report.findings = [f for f in report.findings if f.state != REGRESSION]
+    assert ("untrusted", 3) == (report.run, report.exit_code)
 
 
 def test_a_process_that_dies_is_told_with_its_benchmark(tmp_path: Path) -> None:
@@ -546,4 +785,57 @@ def test_the_same_case_on_both_sides_has_equal_errors_and_counts() -> None:
     assert {"paged_attention/naive"} == set(errors["variant"])
     assert list(errors["rms_base"]) == list(errors["rms_head"])
     assert {"unchanged"} == {f.state for f in work.judge(counts)}
-    assert [] == probe.problems(records)
+    assert probe.Problems([], {}, []) == probe.problems(records)
+
+
+def test_probed_cases_fit_and_are_many() -> None:
+    """Far tensors, which conformance judges, would need gigabytes."""
+    op = ops.get("append_kv")
+    found = probe.cases(op, 60)
+    assert 60 == len(found)
+    assert all(probe.fits(op, case) for case in found)
+
+
+def case_record(variant: str, case: int, **what: Any) -> dict[str, Any]:
+    return {"kind": "case", "variant": variant, "case": f"case {case}", **what}
+
+
+def test_a_thing_that_keeps_cases_from_being_compared_is_told_once() -> None:
+    changed = {"error": "TypeError: 5 arguments", "side": "base"}
+    found = probe.problems(
+        [
+            *(case_record(v, i, **changed) for v in ("op/a", "op/b") for i in range(3)),
+            case_record("op/b", 3, error="ValueError: odd", side="head"),
+            case_record("op/b", 4, dtype="torch.float16"),
+            {"kind": "one side", "variant": "op/c", "lacking": "base"},
+        ]
+    )
+    assert [
+        "op/a, op/b of base on case 0: TypeError: 5 arguments",
+        "op/b of head on case 3: ValueError: odd",
+        "op/c of base: has no such kernel",
+    ] == found.notes
+    assert ["op/a"] == found.uncompared
+
+
+def test_a_head_that_declines_what_base_serves_is_a_regression() -> None:
+    records = [
+        case_record("op/a", 0, declined="base"),  # both, or head serves more: no harm
+        case_record("op/b", 1, dtype="torch.float16"),
+        *(case_record("op/b", i, declined="head") for i in (2, 3)),
+    ]
+    report = report_of()
+    pipeline._tell_problems(report, probe.problems(records), "simt")
+    (finding,) = report.findings
+    assert ("regression", "op/b", "support, simt") == (report.run, finding.variant, finding.name)
+    assert "head declines 2 cases that base serves, the first case 2" == finding.why
+
+
+def test_a_kernel_of_which_nothing_could_be_compared_is_not_green() -> None:
+    failed = [case_record("op/a", i, error="TypeError: 5", side="base") for i in range(2)]
+    report = report_of(Finding("resources", "op/a", "", "changed"))
+    for face in ("simt", "cuda"):
+        pipeline._tell_problems(report, probe.problems(failed), face)
+    assert 1 == len(report.notes)
+    assert ("untrusted", 3) == (report.run, report.exit_code)
+    assert "no case of op/a ran on both sides (simt)" in report.faults[0]

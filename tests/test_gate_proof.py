@@ -24,6 +24,16 @@ def test_a_slower_call_is_made_so_much_more_often(slowdown: float, before: int) 
     assert all(results)  # kept as long as those of the other side
 
 
+def test_a_slower_side_differs_from_the_other_by_its_calls_alone() -> None:
+    """On a CPU the counting of calls takes time itself."""
+    subject = object.__new__(micro.Micro)
+    subject._slowed, subject._slowdown = {"torch/exp cpu"}, 0.05
+    slowed, same = subject.open("torch/exp cpu"), subject.open("torch/mean cpu")
+    assert same["base"] == same["head"]
+    base, head = (slowed[side][0] for side in ("base", "head"))
+    assert base.__code__ is head.__code__  # type: ignore[attr-defined]
+
+
 def a_trial(code: str, number: int) -> real.Trial:
     return real.Trial(code, "cpu", "A/A", 0.0, number, "pass", 0, 0, 0, 0, 0, 1.0, ())
 

@@ -1,5 +1,6 @@
 """The statistics of the gate: what they say of timings whose truth is known."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -180,6 +181,21 @@ def test_one_side_disturbed_more_often_is_not_believed() -> None:
     assert any("more rounds of head were disturbed" in fault for fault in screened.faults)
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_process_that_begins_slowly_disturbs_no_side_more(rounds: int) -> None:
+    """Base happens to run first in each; the filter drops those pairs."""
+    machine = Machine(0.03, *[0.0] * 20)
+
+    def slow_start(samples: pd.DataFrame) -> pd.DataFrame:
+        late = samples["order"] >= rounds
+        return samples.assign(seconds=samples["seconds"].where(late, 1.5 * samples["seconds"]))
+
+    screened = stats.screen(slow_start(machine.samples()))
+    assert () == screened.faults
+    verdicts = stats.confirm(slow_start(machine.samples(12, 12)), screened)
+    assert ["b000"] == list(verdicts.table.index[verdicts.table["verdict"] != "OK"])
+
+
 # Never green because nothing was measured -------------------------------------------------------
 
 
@@ -298,6 +314,69 @@ def test_samples_that_make_no_sense_are_refused_in_words(
     screened = stats.screen(Machine(0.3, seed=1).samples())
     with pytest.raises(ValueError, match=words):
         stats.confirm(samples, screened)
+
+
+DISGUISES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "rows in any order": lambda s: s.sample(frac=1, random_state=1),
+    "an index of one value": lambda s: s.set_index(np.zeros(len(s), int)),
+    "labels in the index": lambda s: s.set_index(["bench", "process"]),
+    "more columns": lambda s: s.assign(unit="s", sides=1),
+    "categories, some unused": lambda s: s.assign(
+        bench=pd.Categorical(s["bench"], [f"b{i:03}" for i in range(40)]),
+        side=s["side"].astype("category"), process=s["process"].astype("category"),
+    ),
+    "processes by name": lambda s: s.assign(process="host:" + s["process"].astype(str)),
+    "processes by tuple": lambda s: s.assign(process=[("host", p) for p in s["process"]]),
+    "pairs counted through": lambda s: s.assign(pair=s["pair"] + 100 * s["process"].astype(int)),
+    "nullable types": lambda s: s.convert_dtypes(),
+    "numbers as text": lambda s: s.assign(seconds=s["seconds"].map(repr)),
+    "order within the pair": lambda s: s.assign(order=s["order"] % 2),
+    "order as letters": lambda s: s.assign(order=np.where(s["pair"] % 2, "BA", "AB")),
+    "order of the pair": lambda s: s.assign(order=s["pair"] % 2),
+    "order of the pair, reversed": lambda s: s.assign(order=1 - s["pair"] % 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_the_same_samples_in_another_shape_say_the_same(name: str) -> None:
+    machine = Machine(0.04, -0.04, *[0.0] * 12, shape=noise.SHAPES["typical"], seed=4)
+    first, second = machine.samples(), machine.samples(12, 12)
+    plain = stats.confirm(second, stats.screen(first))
+    screened = stats.screen(DISGUISES[name](first))
+    verdicts = stats.confirm(DISGUISES[name](second), screened)
+    pd.testing.assert_frame_equal(plain.table, verdicts.table, check_index_type=False)
+    assert (plain.run, plain.reasons) == (verdicts.run, verdicts.reasons)
+    assert dict(plain) == dict(verdicts) == dict(verdicts.table["verdict"])
+
+
+def test_letters_say_which_side_ran_first() -> None:
+    samples = Machine(0.0).samples()
+    letters = samples.assign(order=np.where(samples["pair"] % 2, "BA", "AB"))
+    np.testing.assert_array_equal(stats.pack(samples).head_first, stats.pack(letters).head_first)
+
+
+def test_benchmarks_may_be_numbers() -> None:
+    machine = Machine(0.05, 0.04, *[0.0] * 20, identical=3)
+    numbers = [s.assign(bench=s["bench"].str[1:].astype(int)) for s in (
+        machine.samples(), machine.samples(12, 12),
+    )]  # fmt: skip
+    screened = stats.screen(numbers[0], identical=range(22, 25), canary=0)
+    assert [1] == screened.suspects
+    fresh = numbers[1][numbers[1]["bench"].isin(screened.suspects)]
+    verdicts = stats.confirm(fresh, screened)
+    assert ("REGRESSION", "OK", "regression") == (verdicts[1], verdicts[24], verdicts.run)
+    assert 0 not in verdicts
+
+
+def test_what_is_no_frame_of_samples_is_refused_in_words() -> None:
+    samples = Machine(0.0).samples()
+    with pytest.raises(TypeError, match="samples is a list, should be a pandas DataFrame"):
+        stats.screen([])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="columns of the same name"):
+        stats.screen(pd.concat([samples, samples[["seconds"]]], axis=1))
+    for orders in (0, samples["pair"]):
+        with pytest.raises(ValueError, match="so which ran first"):
+            stats.screen(samples.assign(order=orders))
 
 
 def test_the_refusal_names_the_round() -> None:
@@ -422,8 +501,9 @@ def test_the_inverse_of_trigamma(value: float) -> None:
 def located(ratio: Any, within: float = 0.0) -> stats.Located:
     counts = np.full(ratio.shape, 8)
     return stats.Located(
-        ratio, np.full(ratio.shape, within), np.zeros(ratio.shape), counts, counts, 0 * counts
-    )
+        ratio, np.full(ratio.shape, within), np.zeros(ratio.shape), counts, counts,
+        np.stack([counts // 2] * 2, -1), np.zeros((*ratio.shape, 2), int),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("df", [4.0, 12.0])

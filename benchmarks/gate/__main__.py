@@ -17,6 +17,8 @@ from pathlib import Path
 from benchmarks import compile_table as ct
 from benchmarks.gate import correctness, outputs, pipeline
 
+INTERRUPTED = 130
+"""Exit status of shells for a process that was stopped by Ctrl-C."""
 EXIT_STATUS = """\
 exit status:
   0  pass: right, not less accurate, not slower where speed was measured
@@ -59,13 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(proof.main(arguments))
     args = parser().parse_args(arguments)
     out = (args.out or args.repository / "build" / "gate").resolve()
-    report = pipeline.run(
-        pipeline.Settings(
-            args.base, args.head, args.pattern, tuple(args.arch or ct.ARCHS),
-            args.repository.resolve(), out, args.jobs, args.require_speed, args.profile,
-            args.static,
-        )
+    wanted = pipeline.Settings(
+        args.base, args.head, args.pattern, tuple(args.arch or ct.ARCHS),
+        args.repository.resolve(), out, args.jobs, args.require_speed, args.profile, args.static,
     )  # fmt: skip
+    try:
+        report = pipeline.run(wanted)
+    except KeyboardInterrupt:
+        print("gate: interrupted; the same command goes on with what was done", file=sys.stderr)
+        return INTERRUPTED
     written = outputs.write(report, args.repository, out)
     print(outputs.terminal(report))
     for path in written:

@@ -11,7 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.gate.builds import Build
-from benchmarks.gate.report import CORRECTNESS, OK, REGRESSION, Finding, Untrusted
+from benchmarks.gate.report import (
+    CORRECTNESS,
+    INCONCLUSIVE,
+    OK,
+    REGRESSION,
+    Finding,
+    Untrusted,
+)  # fmt: skip
 
 PROFILE = "quick"
 NOT_FOUND = 5
@@ -29,8 +36,8 @@ def kernels_of(changed: Sequence[str], faces: Sequence[str]) -> Iterator[tuple[s
 def judge(
     build: Build, extensions: Path, changed: Sequence[str], out: Path, profile: str
 ) -> list[Finding]:
-    """A finding for each changed variant; Untrusted where the suite itself does not run.
-    ``extensions``: the folder with the build's extension."""
+    """A finding for each changed variant, INCONCLUSIVE where the suite itself does not run: what
+    is known of the others stays known. ``extensions``: the folder with the build's extension."""
     what = "sanitize" if build.kind == "checked" else "conformance"
     findings = []
     for op, kernel in kernels_of(changed, [build.face]):
@@ -43,7 +50,10 @@ def judge(
             continue
         results = out / f"{what}-{op}-{kernel}.xml"
         run = _pytest(build, extensions, suite, op, kernel, results, profile)
-        findings.append(_read(run, results, variant, what, kernel))
+        try:
+            findings.append(_read(run, results, variant, what, kernel))
+        except Untrusted as error:
+            findings.append(Finding(CORRECTNESS, variant, what, INCONCLUSIVE, str(error)))
     return findings
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import compile_table as ct
-from benchmarks.gate import accuracy, builds, correctness, speed, static, trees, work
+from benchmarks.gate import accuracy, builds, correctness, speed, static, trees, work, wrappers
 from benchmarks.gate.builds import CHECKED, CUDA, PLAIN, Build, BuildError
 from benchmarks.gate.machine_code import Compiler
 from benchmarks.gate.processes import gpu_subject, probe
@@ -24,8 +24,7 @@ from benchmarks.gate.report import (
     BROKEN,
     CORRECTNESS,
     DONE,
-    GONE,
-    NEW,
+    INCONCLUSIVE,
     REGRESSION,
     RESOURCES,
     SPEED,
@@ -85,15 +84,17 @@ def _run(settings: Settings, report: Report) -> None:
     _tell_builds(made, report)
     comparison = _resources(settings, base, head, made, report)
     changed = [v for v in comparison.changed if _has_op(v)]
+    right = True
     if settings.static_only:
         report.notes.append("only the compiled code was compared (--static)")
     elif changed:
         right = _correctness(settings, changed, made, report)
-        _probes(settings, changed, made, report, right)
+        common = [v for v in changed if v not in comparison.added]
+        _probes(settings, common, made, report, right)
     else:
         for name in (CORRECTNESS, ACCURACY, WORK):
             report.stages[name] = Stage(name, DONE, "no kernel changed")
-    _speed(settings, comparison, made, report, with_gpu)
+    _speed(settings, comparison, made, report, with_gpu, right)
 
 
 def say(words: str) -> None:
@@ -153,8 +154,9 @@ def _resources(
         host = {side: build.host_digests() for side, build in both.items() if build is not None}
         if len(host) < 2:
             host = {}  # one side alone would differ everywhere
+        python = {tree.side: wrappers.digests(tree.root) for tree in (base, head)}
         comparison = static.compare(
-            base, head, compiler, settings.archs, settings.patterns, settings.jobs, host
+            base, head, compiler, settings.archs, settings.patterns, settings.jobs, host, python
         )
         report.add(comparison.findings)
         report.faults += comparison.faults
@@ -190,7 +192,9 @@ def _correctness(
             report.add(correctness.judge(build, extensions, changed, out, settings.profile))
         stage.words = f"changed variants: {len(changed)}, profile {settings.profile}"
         judged = [f for f in report.findings if f.stage == CORRECTNESS]
-        if not judged:
+        unclear = [f.why for f in judged if f.state == INCONCLUSIVE]
+        report.faults += unclear
+        if unclear or not judged:
             stage.status = BROKEN
     return not any(f.state == REGRESSION for f in judged)
 
@@ -210,15 +214,13 @@ def _extensions(made: builds.Made, build: Build, out: Path) -> Path:
 
 
 def _probes(
-    settings: Settings, changed: Sequence[str], made: builds.Made, report: Report, right: bool
+    settings: Settings, common: Sequence[str], made: builds.Made, report: Report, right: bool
 ) -> None:
-    """Accuracy and counted work, both builds on the same cases."""
+    """Accuracy and counted work of what both sides have, on the same cases."""
     if not right:
         for name in (ACCURACY, WORK):
             report.stages[name].words = "head is wrong: errors and work of it mean nothing"
         return
-    before = {f.variant for f in report.findings if f.state in (NEW, GONE) and not f.name}
-    common = [v for v in changed if v not in before]
     for kind in (CHECKED, CUDA):
         pair = [builds.of_side(made, side, kind) for side in ("base", "head")]
         if None not in pair and common:
@@ -235,7 +237,7 @@ def _probe(
         say(f"accuracy and work of {len(variants)} variants, {base.face}")
         out = settings.out / f"probe-{base.face}.jsonl"
         records = probe.start(base, head, variants, out)
-        report.notes += probe.problems(records)
+        _tell_problems(report, probe.problems(records), base.face)
         errors, counts = probe.tables(records)
         found = accuracy.judge(errors) if len(errors) else []
         if base.face == "cuda":
@@ -249,6 +251,19 @@ def _probe(
             stage.words = f"{len(counts)} cases on the executor"
     elif report.stages[WORK].status != DONE:
         report.stages[WORK].words = "no build of the executor of both sides counted any"
+
+
+def _tell_problems(report: Report, problems: probe.Problems, face: str) -> None:
+    """A head that serves less is a regression; what fails on all cases cannot be judged."""
+    report.notes += [note for note in problems.notes if note not in report.notes]
+    report.add(
+        Finding(CORRECTNESS, variant, f"support, {face}", REGRESSION, why)
+        for variant, why in problems.narrowed.items()
+    )
+    report.faults += [
+        f"no case of {variant} ran on both sides ({face}), so its accuracy and work are not known"
+        for variant in problems.uncompared
+    ]
 
 
 def _renamed(finding: Finding, name: str) -> Finding:
@@ -265,38 +280,54 @@ def _speed(
     made: builds.Made,
     report: Report,
     with_gpu: bool,
+    right: bool,
 ) -> None:
     if not with_gpu:
         report.stages[SPEED].words = NO_GPU
+        return
+    if not right:  # it may hang, or write where it should not
+        report.stages[SPEED].words = "speed not measured: head is wrong, its times mean nothing"
         return
     pair = [builds.of_side(made, side, CUDA) for side in ("base", "head")]
     if None in pair:
         report.stages[SPEED].words = "speed not measured: there is no CUDA build of both sides"
         report.faults.append(report.stages[SPEED].words)
         return
-    both = set(comparison.changed) - {
-        f.variant for f in report.findings if f.state == NEW and f.stage == RESOURCES
-    }
+    both = set(comparison.changed) - set(comparison.added)
     measured = gpu_subject.benches(sorted(both))
+    without = sorted(both - {bench.partition(" ")[0] for bench in measured})
+    if without:
+        report.notes.append(f"no workload of the bench times {', '.join(without)}")
     controls = gpu_subject.benches(comparison.unchanged)
     controls = controls[:: max(1, len(controls) // MOST_CONTROLS)][:MOST_CONTROLS]
+    if not measured and both:
+        report.stages[
+            SPEED
+        ].words = "speed not measured: no workload of the bench times what changed"
+        return
     if not measured:
-        report.stages[SPEED] = Stage(SPEED, DONE, "no kernel changed: nothing can be slower")
+        report.stages[SPEED] = Stage(
+            SPEED, DONE, "no kernel of base changed: nothing can be slower"
+        )
         report.add(
             Finding(SPEED, v, "", UNCHANGED, "unchanged by construction")
             for v in comparison.unchanged
         )
         return
     with _timed(report, SPEED) as stage:
-        if others := other_processes():
-            report.faults.append(f"another process uses the GPU: {', '.join(others)}")
+        others = other_processes()
         target = speed.Target(
             "benchmarks.gate.processes.gpu_subject:GpuSubject", [*measured, *controls], controls,
             (controls or measured)[0], {"builds": to_json(pair)},  # type: ignore[arg-type]
         )  # fmt: skip
         outcome = speed.measure(target, settings.out / "speed", say)
+        if others := sorted({*others, *other_processes()}):
+            report.faults.append(f"another process uses the GPU: {', '.join(others)}")
         tell_speed(report, outcome)
         stage.words = f"{len(measured)} benchmarks, {len(controls)} controls on {report.gpu}"
+        if set(measured) <= set(outcome.declined):
+            stage.status = BROKEN
+            stage.words = "speed not measured: a side declines every benchmark of what changed"
 
 
 def tell_speed(report: Report, outcome: speed.Outcome) -> None:
@@ -309,13 +340,18 @@ def tell_speed(report: Report, outcome: speed.Outcome) -> None:
 
 
 def other_processes() -> list[str]:
-    """Process ids on the GPU, of which none is ours: this process opens none."""
+    """Processes on the GPU, of which none is ours: this process opens none, and those that measure
+    have not begun or have ended. Of all GPUs, unless CUDA_VISIBLE_DEVICES says which one is used.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []
-    command = [tool, "--query-compute-apps=pid", "--format=csv,noheader"]
+    command = [tool, "--query-compute-apps=pid,process_name", "--format=csv,noheader"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={visible.partition(',')[0]}")
     done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.split() if done.returncode == 0 else []
+    lines = done.stdout.splitlines() if done.returncode == 0 else []
+    return [line.strip() for line in lines if line.strip()]
 
 
 @contextmanager

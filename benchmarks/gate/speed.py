@@ -20,7 +20,7 @@ import pandas as pd
 
 from benchmarks import stats
 from benchmarks.compile_table import ROOT
-from benchmarks.gate.processes.bursts import CANARY
+from benchmarks.gate.processes.bursts import CANARY, THROTTLED
 from benchmarks.gate.report import (
     IMPROVED,
     INCONCLUSIVE,
@@ -37,6 +37,11 @@ SCREEN, CONFIRM = (6, 8), (12, 12)
 """Processes and pairs of each stage, as in the proof."""
 UNSTEADY = 0.10
 """Of the pairs: so many under unequal clocks make a run untrusted."""
+THROTTLED_ROUNDS = 0.05
+"""More of them than this are told."""
+HUNG = (300.0, 60.0)
+"""Seconds of a process, and of each of its benchmarks, after which it hangs: many times more than
+they take."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class Outcome:
     samples: pd.DataFrame
     faults: list[str]
     notes: list[str]
+    declined: dict[str, str]
+    """Benchmarks that a side does not serve, and its reason."""
 
 
 def measure(
@@ -80,8 +87,9 @@ def measure(
     (folder / "state.json").unlink()  # it ended: the next run begins anew
     records = [*first, *second]
     declined = {r["bench"]: r["reason"] for r in records if r["kind"] == "declined"}
-    notes += [f"not compared: {reason}" for reason in declined.values()]
-    return Outcome(verdicts, screened, samples_of(records), clock_faults(records), notes)
+    notes += throttle_notes(records)
+    faults = [*clock_faults(records), *device_faults(records)]
+    return Outcome(verdicts, screened, samples_of(records), faults, notes, declined)
 
 
 def _open_folder(folder: Path, key: Any) -> bool:
@@ -130,14 +138,23 @@ def _run(plan: Mapping[str, Any], out: Path) -> list[dict[str, Any]]:
     written = out.with_suffix(".plan.json")
     written.write_text(json.dumps(plan))
     command = [sys.executable, "-m", "benchmarks.gate.processes.bursts", str(written)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    limit = HUNG[0] + HUNG[1] * len(plan["benches"])
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise Untrusted(f"a measuring process hung{_at(out)}: {limit:.0f} s passed") from None
     records = _whole(out)
     if done.returncode or records is None:
-        lines = out.read_text().splitlines() if out.exists() else []
-        begun = [json.loads(line)["bench"] for line in lines if '"begun"' in line][-1:]
         last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise Untrusted(f"a measuring process died{f' at {begun[0]}' if begun else ''}: {last}")
+        raise Untrusted(f"a measuring process died{_at(out)}: {last}")
     return records
+
+
+def _at(out: Path) -> str:
+    """The benchmark that a process had begun last, by what it wrote."""
+    lines = out.read_text().splitlines() if out.exists() else []
+    begun = [line for line in lines if '"begun"' in line and line.endswith("}")]
+    return f" at {json.loads(begun[-1])['bench']}" if begun else ""
 
 
 def samples_of(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -154,11 +171,46 @@ def clock_faults(records: Sequence[Mapping[str, Any]]) -> list[str]:
     unsteady = sum(not r["steady"] for r in rounds)
     if not rounds or unsteady <= UNSTEADY * len(rounds):
         return []
-    bits = {int(r["conditions"].get("throttle_bits", 0)) for r in rounds if not r["steady"]}
+    reasons = _throttled([r for r in rounds if not r["steady"]])
     return [
         f"{unsteady / len(rounds):.0%} of the pairs ran at unequal clocks, also when taken again "
-        f"(throttle reasons: {', '.join(hex(b) for b in sorted(bits)) or 'not known'})"
+        f"(throttled by: {', '.join(reasons) or 'not known'})"
     ]
+
+
+def throttle_notes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether the GPU held back while it was timed: on both sides alike, or it would be a fault."""
+    rounds = [r for r in records if r["kind"] == "round"]
+    share = {
+        reason: sum(reason in _throttled([r]) for r in rounds) / len(rounds)
+        for reason in _throttled(rounds)
+    }
+    return [
+        f"{part:.0%} of the rounds were throttled ({reason}): both sides were, but neither "
+        "figure is what the GPU can do"
+        for reason, part in share.items() if part > THROTTLED_ROUNDS
+    ]  # fmt: skip
+
+
+def _throttled(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why the GPU held back in some rounds, in words."""
+    bits = 0
+    for r in rounds:
+        bits |= int(r["conditions"].get("throttle_bits", 0)) & THROTTLED
+    if not bits:
+        return []
+    from benchmarks.timing.gpu import throttles  # needs torch, as what timed on a GPU did
+
+    return throttles(bits)
+
+
+def device_faults(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether a run that was interrupted went on elsewhere: processes of two devices are a sample
+    of neither."""
+    devices = dict.fromkeys(r["device"] for r in records if r["kind"] == "process")
+    if len(devices) < 2:
+        return []
+    return [f"the processes ran on different devices ({'; '.join(devices)}): measure it again"]
 
 
 STATE_OF = {
@@ -170,13 +222,16 @@ STATE_OF = {
 
 
 def findings(outcome: Outcome) -> Iterator[Finding]:
-    """A finding for each benchmark."""
+    """A finding for each benchmark, timed or declined."""
     for bench, row in outcome.verdicts.table.iterrows():
         variant, _, name = str(bench).partition(" ")
         state = UNCHANGED if row["role"] == "control" else STATE_OF[row["verdict"]]
         if row["tail_regression"] and state == OK:
             state = TAIL
         yield Finding(SPEED, variant, name, state, _words(row, state), _facts(outcome, bench, row))
+    for bench, reason in outcome.declined.items():
+        variant, _, name = bench.partition(" ")
+        yield Finding(SPEED, variant, name, INCONCLUSIVE, f"not compared: {reason}")
 
 
 def _words(row: pd.Series, state: str) -> str:

@@ -1,9 +1,10 @@
 """Which kernels changed, by their machine code, and what head's take against base's.
 
-Identical machine code under identical launchers is unchanged by construction: it need not be judged
-again, and serves as control when times are compared. What a changed kernel takes (registers, shared
-memory, instructions) is told; local memory that base did not keep blocks, as in the compile table,
-which also holds `naive` variants exempt: those are read, not raced.
+Identical machine code under identical launchers, called by the same Python, is unchanged by
+construction: it need not be judged again, and serves as control when times are compared. What a
+changed kernel takes (registers, shared memory, instructions) is told; local memory that base did
+not keep blocks, as in the compile table, which also holds `naive` variants exempt: those are read,
+not raced.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Comparison:
     faults: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     """Variants of head whose kernels must be judged: other machine code, or another launcher."""
+    added: list[str] = field(default_factory=list)
+    """Of them, those that base does not have: there is nothing to compare them with."""
     unchanged: list[str] = field(default_factory=list)
     """Variants that are the same code on both sides."""
 
@@ -46,16 +49,17 @@ def sources(csrc: Path, patterns: Sequence[str]) -> dict[str, Path]:
 
 
 HostCode = Mapping[str, Mapping[str, str]]
-"""Side → variant → digest of its host object."""
+"""Side → variant → digest of its host object; or of the Python around it."""
 
 
 def compare(
     base: Tree, head: Tree, compiler: Compiler | None, archs: Sequence[str],
-    patterns: Sequence[str], jobs: int, host: HostCode,
+    patterns: Sequence[str], jobs: int, host: HostCode, python: HostCode,
 ) -> Comparison:  # fmt: skip
     """Compile both sides, as far as they were not, and judge. ``host``: what the host compiler
     made of them, where it did; a launcher is part of that, and of nothing that nvcc writes into a
-    cubin. Without nvcc, that alone says what changed."""
+    cubin. ``python``: digests of the code that calls the launchers (under "", that of variants
+    without one of their own). Without nvcc, these alone say what changed."""
     result = Comparison()
     files = {tree.side: sources(tree.csrc, patterns) for tree in (base, head)}
     compiled, failed = _compile(base, head, files, compiler, archs, jobs)
@@ -69,7 +73,8 @@ def compare(
                 Finding(RESOURCES, variant, "", REGRESSION, "head has no such variant")
             )
         else:
-            _add_variant(result, variant, variant in files["base"], compiled, host)
+            elsewhere = _elsewhere(variant, host, python)
+            _add_variant(result, variant, variant in files["base"], compiled, elsewhere)
     if not result.findings and not result.faults:
         result.faults.append("there was no kernel to compare")
     return result
@@ -110,30 +115,41 @@ def _add_build_failure(result: Comparison, side: str, variant: str, error: str) 
         result.findings.append(Finding(RESOURCES, variant, "", REGRESSION, why))
 
 
+def _elsewhere(variant: str, host: HostCode, python: HostCode) -> str:
+    """What differs of a variant outside its machine code, in words."""
+    objects = [host.get(side, {}).get(variant) for side in ("base", "head")]
+    around = [python.get(side, {}) for side in ("base", "head")]
+    callers = [found.get(variant, found.get("")) for found in around]
+    parts = []
+    if objects[0] != objects[1]:
+        parts.append("other code on the host: its launcher, or what the executor runs")
+    if callers[0] != callers[1]:
+        parts.append("other Python around it: what its launcher is given")
+    return "; ".join(parts)
+
+
 def _add_variant(
     result: Comparison,
     variant: str,
     in_base: bool,
     compiled: Mapping[tuple[str, str], Side],
-    host: HostCode,
+    elsewhere: str,
 ) -> None:
     before, after = (compiled.get((side, variant), {}) for side in ("base", "head"))
-    digests = [host.get(side, {}).get(variant) for side in ("base", "head")]
     if not in_base:
         rows = [_new_variant(variant, kernel, k) for kernel, k in sorted(after.items())]
         result.findings += rows or [Finding(RESOURCES, variant, "", NEW, "base has no such file")]
         result.changed.append(variant)
+        result.added.append(variant)
         return
     rows = list(judge(variant, before, after))
     same_device = all(row.state == UNCHANGED for row in rows)
-    same_host = digests[0] == digests[1]
-    if not same_host and same_device:
-        why = "other code on the host: its launcher, or what the executor runs"
-        rows.append(Finding(RESOURCES, variant, "", CHANGED, why))
+    if elsewhere and same_device:
+        rows.append(Finding(RESOURCES, variant, "", CHANGED, elsewhere))
     elif not rows:
         rows.append(Finding(RESOURCES, variant, "", UNCHANGED, "same code on the host"))
     result.findings += rows
-    (result.unchanged if same_device and same_host else result.changed).append(variant)
+    (result.changed if elsewhere or not same_device else result.unchanged).append(variant)
 
 
 def _new_variant(variant: str, kernel: str, figures: dict[str, Kernel]) -> Finding:

@@ -42,6 +42,8 @@ class Gpu:
 
     def __init__(self) -> None:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        self.device = f"{properties.name}, {properties.uuid}"
+        """Which GPU of all this is."""
         self.cache_bytes = int(properties.L2_cache_size)
         self.pace = Pace(step=EVENT_STEP, burst=5e-3, gap=5e-3, warm_up=20e-3)
         self._sensors = sensors()

@@ -43,6 +43,8 @@ class Subject(Protocol):
     """What can be timed on both sides."""
 
     machine: Machine
+    device: str
+    """which one of its kind it is"""
 
     def open(self, bench: str) -> Mapping[str, Sequence[Call]]:
         """The calls of base and of head, on the same inputs. Declined where a side serves it
@@ -64,29 +66,36 @@ class Timed:
         return self.factor * statistics.median(taken)
 
 
-def prepared(machine: Machine, calls: Mapping[str, Sequence[Call]]) -> dict[str, Timed]:
-    """Both sides, with as many calls and samples: those of base decide."""
+EQUAL: Mapping[str, int] = {"base": 1, "head": 1}
+
+
+def prepared(
+    machine: Machine, calls: Mapping[str, Sequence[Call]], work: Mapping[str, int] = EQUAL
+) -> dict[str, Timed]:
+    """Both sides, with as many samples of as much work: those of base decide. ``work``: how many
+    calls of each side count as the same work; head's times are told for base's number of them."""
     estimate = max(machine.estimate(calls["base"]), 1e-9)
     machine.estimate(calls["head"])  # loads and compiles what that side needs
     methods = {side: machine.method(calls[side], estimate) for side in SIDES}
-    wanted = calls_wanted(estimate, machine.pace)
-    whole = {side: methods[side].whole(wanted) for side in SIDES}
+    units = math.ceil(calls_wanted(estimate, machine.pace) / work["base"])
+    units = max(1, min(units, len(calls["base"]) // work["base"]))
+    whole = {side: methods[side].whole(units * work[side]) for side in SIDES}
     samples = math.ceil(ROUND_SECONDS / (estimate * whole["base"]))
     samples = max(3, min(samples, MOST_SAMPLES))
-    return {side: Timed(methods[side], whole[side], samples) for side in SIDES}
+    return {
+        side: Timed(methods[side], whole[side], samples, work[side] / work["base"])
+        for side in SIDES
+    }
 
 
 def handicapped(machine: Machine, calls: Sequence[Call], handicap: float) -> dict[str, Timed]:
     """The canary: base's calls on both sides, of which head makes so many more for the same
-    work."""
+    work. Its rounds are as long as those of any benchmark: samples of a whole rotation each would
+    be so long that most of them lose their processor to something else, and their median too."""
     step = round(1 / handicap)
     plain = [calls[i % len(calls)] for i in range(step * max(1, len(calls) // step))]
     more = [*plain, *(plain[i * step] for i in range(len(plain) // step))]
-    timed = prepared(machine, {"base": plain, "head": more})
-    timed["base"].calls = timed["base"].method.whole(len(plain))
-    timed["head"].calls = timed["head"].method.whole(len(more))
-    timed["head"].factor = len(more) / len(plain)
-    return timed
+    return prepared(machine, {"base": plain, "head": more}, {"base": step, "head": step + 1})
 
 
 def rounds(
@@ -109,6 +118,20 @@ def rounds(
                 "retaken": attempt, "conditions": conditions,
             }  # fmt: skip
             order += 1
+
+
+def canary(
+    subject: Subject, benches: Sequence[str], plan: Mapping[str, Any], chance: random.Random
+) -> Iterator[dict[str, Any]]:
+    """The rounds of the canary, made of the first benchmark that both sides serve."""
+    for bench in benches:
+        try:
+            calls = subject.open(bench)["base"]
+        except Declined:
+            continue
+        timed = handicapped(subject.machine, calls, plan["handicap"])
+        yield from rounds(subject.machine, timed, plan["pairs"], chance.randrange(2))
+        return
 
 
 def same_clocks(a: Mapping[str, float], b: Mapping[str, float]) -> bool:
@@ -134,10 +157,9 @@ def main(argv: Sequence[str]) -> None:
             file.write(json.dumps(what) + "\n")
             file.flush()
 
+        note(kind="process", device=subject.device)
         if plan["canary"]:
-            calls = subject.open(plan["canary"])["base"]
-            timed = handicapped(subject.machine, calls, plan["handicap"])
-            for row in rounds(subject.machine, timed, plan["pairs"], chance.randrange(2)):
+            for row in canary(subject, [plan["canary"], *plan["benches"]], plan, chance):
                 note(kind="round", bench=CANARY, process=plan["process"], **row)
         for bench in benches:
             note(kind="begun", bench=bench)

@@ -39,6 +39,7 @@ class GpuSubject:
         from benchmarks.timing.gpu import Gpu
 
         self.machine = Gpu()
+        self.device = self.machine.device
         self._memory = int(MEMORY_SHARE * torch.cuda.mem_get_info()[0])
         wanted = sides.from_json(plan["builds"])
         base, head = sides.load_both(*wanted, head_first=chance.random() < 0.5)
@@ -59,7 +60,9 @@ class GpuSubject:
         inputs = self._inputs[1]
         calls = {}
         for side, loaded in self._sides.items():
-            kernel = loaded.kernels[variant]
+            kernel = loaded.kernels.get(variant)
+            if kernel is None:
+                raise Declined(f"{side} has no kernel {variant} for this GPU")
             reason = kernel.declines(inputs.call)
             if reason is not None:
                 raise Declined(f"{variant} of {side} declines {name}: {reason}")

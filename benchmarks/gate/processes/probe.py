@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ CASES = 60
 """Drawn of each op; they are shared by its dtypes."""
 MOST_FLOPS, MOST_BYTES = 2e7, 4 << 20
 ARENA_BYTES = 1 << 28
+"""Cases whose tensors lie gigabytes apart are for conformance."""
 
 
 def cases(op: Op, count: int) -> list[Any]:
-    """Cases of an op's own strategy, the same in every run, those that are quickly run."""
+    """Cases of an op's own strategy, the same in every run, those that are quickly run and fit."""
     found: list[Any] = []
 
     @settings(
@@ -50,11 +52,21 @@ def cases(op: Op, count: int) -> list[Any]:
     @given(case=strategies.of(op.name))
     def collect(case: Any) -> None:
         cost = op.cost(case)
-        if cost.flops <= MOST_FLOPS and cost.bytes <= MOST_BYTES and len(found) < count:
+        quick = cost.flops <= MOST_FLOPS and cost.bytes <= MOST_BYTES
+        if quick and len(found) < count and fits(op, case):
             found.append(case)
 
     collect()
     return found
+
+
+def fits(op: Op, case: Any) -> bool:
+    """Whether the probe has room for the case's arguments."""
+    try:
+        op.inputs(case, Fill(Arena(ARENA_BYTES), case.seed))
+    except MemoryError:
+        return False
+    return True
 
 
 # One case -----------------------------------------------------------------------------------------
@@ -155,7 +167,7 @@ def compare(base: sides.Side, head: sides.Side, variant: str, case: Any) -> dict
             return {"declined": side.name}
         left[side.name] = result[0]
         found |= {f"{side.name}_{name}": n for name, n in work_done.items()}
-    # The same contract on both sides: head's, or a change of it would hide what it allows.
+    # The same contract on both sides: base's, or a change of it would hide what it allows.
     comparisons = wanted(op, base.kernels[variant], case)
     for side in (base, head):
         used, rms = errors(comparisons, left[side.name])
@@ -226,16 +238,45 @@ def _counters() -> Iterator[str]:
     return (f"{side}_{name}" for side in ("base", "head") for name in work.COUNTERS)
 
 
-def problems(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What kept cases from being compared, once for each variant and side."""
-    told = {}
+@dataclass(frozen=True)
+class Problems:
+    """What kept cases from being compared."""
+
+    notes: list[str]
+    """Each thing once, with all the variants that it befell."""
+    narrowed: dict[str, str]
+    """Variants of head that decline what base serves, and what."""
+    uncompared: list[str]
+    """Variants of which not one case could be compared, because a side failed."""
+
+
+def problems(records: Sequence[Mapping[str, Any]]) -> Problems:
+    """What the records say of cases that were not compared."""
+    told: dict[tuple[str, str], dict[str, str]] = {}
+    declined: dict[str, list[str]] = {}
+    failed, ran = {}, set()
     for r in records:
         if r["kind"] == "one side":
-            told[r["variant"]] = f"{r['variant']}: {r['lacking']} has no such kernel"
+            told.setdefault((r["lacking"], "has no such kernel"), {})[r["variant"]] = ""
         elif "error" in r:
-            key = (r["variant"], r["side"])
-            told.setdefault(key, f"{r['variant']} of {r['side']} on {r['case']}: {r['error']}")
-    return list(told.values())
+            variants = told.setdefault((r["side"], r["error"]), {})
+            variants.setdefault(r["variant"], f" on {r['case']}")
+            failed[r["variant"]] = None
+        elif r.get("declined") == "head":  # base was asked first, and served it
+            declined.setdefault(r["variant"], []).append(r["case"])
+        elif r["kind"] == "case":
+            ran.add(r["variant"])
+    return Problems(
+        notes=[
+            f"{', '.join(variants)} of {side}{next(iter(variants.values()))}: {what}"
+            for (side, what), variants in told.items()
+        ],
+        narrowed={
+            variant: f"head declines {len(those)} cases that base serves, the first {those[0]}"
+            for variant, those in declined.items()
+        },
+        uncompared=[variant for variant in failed if variant not in ran],
+    )
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class MicroGpu:
         from benchmarks.timing.gpu import Gpu
 
         self.machine = Gpu()
+        self.device = self.machine.device
         names = list(plan["libraries"])
         chance.shuffle(names)
         self._libraries = {name: ctypes.CDLL(plan["libraries"][name]) for name in names}

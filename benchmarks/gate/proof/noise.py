@@ -62,6 +62,10 @@ class Shape:
     """Standard deviation of what a process adds to every benchmark of the head build alike."""
     stray: tuple[float, float] = (0.0, 0.0)
     """Chance that a process times the head of a benchmark wrongly, and by how much (either way)."""
+    start: tuple[float, float] = (0.0, 1.0)
+    """How much slower a process begins, and after how many rounds that is down to a third."""
+    hits: tuple[float, float] = (0.0, 0.0)
+    """Chance that a round runs in a slower mode, and how much slower."""
     tick: float = 0.0
     """Resolution of the clock, relative to the shortest time a benchmark may take."""
 
@@ -124,6 +128,15 @@ ATTACKS = {
         TYPICAL, models="CPU stolen for a dozen rounds at a time", stolen=(0.3, 12)
     ),
     "half stolen": replace(TYPICAL, models="half the rounds lose their CPU", stolen=(0.5, 1)),
+    "slow start": replace(
+        TYPICAL, models="cold caches and clocks at first, in a round of base", start=(0.4, 1.0)
+    ),
+    "two modes": replace(
+        TYPICAL, models="three rounds in ten are 8 % slower, on either side", hits=(0.3, 0.08)
+    ),
+    "offsets of 1 %": replace(
+        TYPICAL, models="each process favours a build by a random 1 %", build=0.00707
+    ),
     "second slower": replace(TYPICAL, models="the second burst is 4 % slower", second=0.04),
 }  # fmt: skip
 """What the estimators were not tuned on: alarms must stay rare, the power may go."""
@@ -292,6 +305,10 @@ def _interference(rng: np.random.Generator, shape: Shape, size: tuple[int, ...])
     if shape.power[0]:
         phase = rng.random(size[:2])[:, :, None] + np.arange(size[2]) / shape.power[1]
         log += np.log1p(shape.power[0] * (phase % 1))
+    if shape.start[0]:
+        log += np.log1p(shape.start[0] * np.exp(-np.arange(size[2]) / shape.start[1]))
+    if shape.hits[0]:
+        log += np.log1p(shape.hits[1]) * (rng.random(size, dtype=np.float32) < shape.hits[0])
     if shape.second:
         log[:, :, 1::2] += np.log1p(shape.second)
     slower, period, length = shape.neighbour
