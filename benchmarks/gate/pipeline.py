@@ -301,9 +301,8 @@ def _speed(
     controls = gpu_subject.benches(comparison.unchanged)
     controls = controls[:: max(1, len(controls) // MOST_CONTROLS)][:MOST_CONTROLS]
     if not measured and both:
-        report.stages[
-            SPEED
-        ].words = "speed not measured: no workload of the bench times what changed"
+        untimed = "speed not measured: no workload of the bench times what changed"
+        report.stages[SPEED].words = untimed
         return
     if not measured:
         report.stages[SPEED] = Stage(
