@@ -23,12 +23,12 @@ struct TypeMismatch {
 
 }  // namespace
 
-extern "C" [[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(TypeMismatch* data,
-                                                                   uintptr_t address) {
-    const simt::detail::Site site{data->file, int(data->line)};
-    const std::size_t bytes = std::size_t(1) << data->log_alignment;
-    if (simt::detail::current)
-        simt::detail::fail_misaligned(reinterpret_cast<const void*>(address), bytes, site);
+// As GCC declares it itself where this file is compiled for a sanitizer too.
+extern "C" [[noreturn]] void __ubsan_handle_type_mismatch_v1_abort(void* data, void* address) {
+    const TypeMismatch& mismatch = *static_cast<const TypeMismatch*>(data);
+    const simt::detail::Site site{mismatch.file, int(mismatch.line)};
+    const std::size_t bytes = std::size_t(1) << mismatch.log_alignment;
+    if (simt::detail::current) simt::detail::fail_misaligned(address, bytes, site);
     std::fprintf(stderr, "misaligned access of the host at %s: multiples of %zu bytes only\n",
                  simt::detail::to_string(site).c_str(), bytes);
     std::abort();

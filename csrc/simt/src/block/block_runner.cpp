@@ -348,10 +348,7 @@ Context& BlockRunner::run_threads(Fiber& fiber) {
     return main_;
 }
 
-// Ends the block from a place that may not throw. Nothing on its stacks is destroyed. What the
-// checker will tell itself is an empty fault here.
-void BlockRunner::abandon(const Lane& self, Fault fault) {
-    fault_ = std::move(fault);
+void BlockRunner::abandon(const Lane& self) {
     checker_.end_kernel_code();
     given_up_ = true;
     self.fiber->context.leave_to(main_);

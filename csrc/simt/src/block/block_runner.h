@@ -113,11 +113,12 @@ class BlockRunner {
 
     // ---- What the checker asks for ----
     void at_access();  // another thread may go on here, as the schedule says
-    [[noreturn]] void abandon(const Lane& self, Fault fault);
-
-    // As `fail`, from where nothing may be thrown: the compiler believes so of its own checks.
-    [[noreturn]] void stop(const Lane& self, const char* kind, const std::string& text,
-                           const char* advice, Site site);
+    // Ends the block from a place that may not throw. What is on its stacks is not destroyed, so
+    // nothing that owns memory may be: what happened is noted before, or told by the checker.
+    void note(const Lane& self, const char* kind, const std::string& text, const char* advice,
+              Site site);
+    void forget_fault() { fault_ = {"", ""}; }
+    [[noreturn]] void abandon(const Lane& self);
     const Lane* owner_of_stack(uintptr_t address) const;
     uint3 thread_index(int thread) const { return lanes_[std::size_t(thread)].thread_index; }
 

@@ -38,9 +38,9 @@ void BlockRunner::fail(const Lane& self, const char* kind, const std::string& te
     throw describe(kind, of_thread(self), site, text, advice);
 }
 
-void BlockRunner::stop(const Lane& self, const char* kind, const std::string& text,
+void BlockRunner::note(const Lane& self, const char* kind, const std::string& text,
                        const char* advice, Site site) {
-    abandon(self, describe(kind, of_thread(self), site, text, advice));
+    fault_ = describe(kind, of_thread(self), site, text, advice);
 }
 
 void fail(const char* kind, const char* text, const char* advice, Site site) {
@@ -50,14 +50,20 @@ void fail(const char* kind, const char* text, const char* advice, Site site) {
 }
 
 #if !defined(SIMT_CHECKED)
-void fail_misaligned(const void* address, std::size_t bytes, Site site) {
+static void note_misaligned(const Lane& self, const void* address, std::size_t bytes, Site site) {
     const std::string needed = std::to_string(bytes);
     const std::string beyond = std::to_string(reinterpret_cast<uintptr_t>(address) % bytes);
-    const Lane& self = current_lane();
-    self.runner->stop(
+    self.runner->note(
         self, "misaligned access",
         needed + " bytes at an address that lies " + beyond + " beyond a multiple of " + needed,
         "The block was stopped before the access, as on a GPU.", site);
+}
+
+// The compiler believes of its own checks (block/alignment.cpp) that they do not throw.
+void fail_misaligned(const void* address, std::size_t bytes, Site site) {
+    const Lane& self = current_lane();
+    note_misaligned(self, address, bytes, site);
+    self.runner->abandon(self);
 }
 #endif
 
