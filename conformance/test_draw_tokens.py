@@ -47,7 +47,7 @@ def cases(draw: st.DrawFn) -> Any:
     size["family"] = draw(among(*sorted(rows.WEIGHTS), *[CLOSE] * 3))
     size["at"] = draw(integers(0, size["V"] - 1))
     if draw(among(True, *[False] * 9)):
-        size |= {"B": draw(among(3, 50, 150)), "V": draw(SMALL)}  # close races
+        size |= {"B": draw(among(3, 50, 150)), "V": draw(SMALL)}  # many short rows
     elif draw(among(True, False, False, False)):
         size |= draw(known_noise())
     return OP.Case(**size)

@@ -47,8 +47,10 @@ def test_trials_are_known_again_by_code_and_kind(tmp_path: Path) -> None:
     assert {} == real.kept(tmp_path / "none")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
-def test_a_machine_without_a_gpu_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_without_a_gpu_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
         real.main(["--device", "cuda"])
     assert "there is no CUDA device" in capsys.readouterr().err

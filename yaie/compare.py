@@ -52,7 +52,8 @@ class Contract:
     """The precision that a kernel declares; the budget follows from it.
 
     ``p_rounded``: softmax weights are rounded to the dtype before they multiply V.
-    ``p_from_constant``: they are exp(score - a constant), not relative to a score of their row.
+    ``p_from_constant``: they are exp(score - something else than the largest score of their tile):
+    a constant, or the maximum of fewer keys than eight (docs/decisions/0036).
     ``row_sum_of_rounded_p``: the normaliser sums those rounded weights.
     ``partials_in_dtype``: split-KV partial outputs are stored in the dtype, not in float32.
     ``accumulator``: "ieee" float32 adds, or a "tensor_core", which truncates.

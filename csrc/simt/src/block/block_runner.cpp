@@ -29,6 +29,7 @@ BlockRunner::BlockRunner() : warps_(new Warp[kMaxWarps]()) {}
 
 void BlockRunner::begin_launch(const LaunchRequest& request, const Schedule& schedule) {
     request_ = &request;
+    fault_ = {};
     policy_ = schedule.policy;
     seed_ = schedule.seed;
     preemption_ = uint32_t(schedule.preemption * 4294967295.0);

@@ -113,14 +113,15 @@ class BlockRunner {
 
     // ---- What the checker asks for ----
     void at_access();  // another thread may go on here, as the schedule says
-    // Ends the block from a place that may not throw. What is on its stacks is not destroyed, so
-    // nothing that owns memory may be: what happened is noted before, or told by the checker.
-    void note(const Lane& self, const char* kind, const std::string& text, const char* advice,
-              Site site);
-    void forget_fault() { fault_ = {"", ""}; }
-    [[noreturn]] void abandon(const Lane& self);
     const Lane* owner_of_stack(uintptr_t address) const;
     uint3 thread_index(int thread) const { return lanes_[std::size_t(thread)].thread_index; }
+
+    // ---- The end of a block, from a place that may not throw ----
+    // What is on its stacks is not destroyed, so nothing that owns memory may be: what happened is
+    // noted before. Without a note, the checker tells it.
+    void note(const Lane& self, const char* kind, const std::string& text, const char* advice,
+              Site site);
+    [[noreturn]] void abandon(const Lane& self);
 
     // ---- What a running thread asks for, through the functions of runtime.h ----
     int barrier(Lane& self, const char* name, bool predicate, Site site);

@@ -482,7 +482,6 @@ void Checker::stop(const char* kind, std::size_t bytes, uint32_t flags, Where wh
     checking = nullptr;
     if (findings_.is_new(kind, where, 0))
         findings_.add({kind, side(flags, where), bytes, object, false, {}, remark});
-    runner_.forget_fault();
     runner_.abandon(current_lane());
 }
 
