@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from yaie import compare
-from yaie.compare import Budget, Contract, Exact, rho, unit_roundoff
+from yaie.compare import Budget, Contract, Exact, different, rho, unit_roundoff
 
 INF, NAN = math.inf, math.nan
 
@@ -267,3 +267,20 @@ def test_only_pass_and_unsupported_are_no_fault() -> None:
         for status in ("pass", "fail", "crash", "timeout", "unsupported")
     }
     assert {"pass", "unsupported"} == {status for status, ok in verdicts.items() if ok}
+
+
+def test_columns_that_repeat_round_alike() -> None:
+    """A row whose columns all hold one number, up to signs and powers of two, is rounded once: its
+    RMS error is that of one element. Others are held to what independent errors give."""
+    rng = torch.Generator().manual_seed(5)
+    one = torch.randn(400, 1, generator=rng, dtype=torch.float64)
+    rows = one * torch.tensor([1.0, -2.0, 0.25, 4.0] * 16, dtype=torch.float64)
+    u = 2.0**-8
+    budget = Budget(rows, {"output rounding": u * rows.abs()}, model=u * rows.abs() / 3**0.5)
+    assert budget.judge("out", rows.bfloat16()).check is None
+    assert [1] * 400 == different(rows).tolist()
+    rows[:, 1:] = torch.randn(400, 63, generator=rng, dtype=torch.float64)
+    assert [64] * 400 == different(rows).tolist()
+    budget = Budget(rows, {"output rounding": u * rows.abs()}, model=u * rows.abs() / 3**0.5)
+    assert budget.judge("out", rows.bfloat16()).check is None
+    assert budget.judge("out", rows * (1 + 0.9 * u)).check == "row budget"

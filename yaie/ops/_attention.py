@@ -30,6 +30,7 @@ from yaie.compare import (
     LAMBDA,
     LSE_C,
     RHO,
+    ROUNDING,
     ROW_P,
     SCORE_C,
     U32,
@@ -257,7 +258,7 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     out = Budget(
         expected=oracle.out,
         terms={
-            "output rounding": u * size.clamp_min(tiny) * some,
+            ROUNDING: u * size.clamp_min(tiny) * some,
             "equal scores round alike": coherent,
             "rounding of P and scores": LAMBDA * torch.sqrt(rounded_p + scores),
             "float32 floor": 2.0**-20 * oracle.pv,

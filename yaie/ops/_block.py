@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from yaie.compare import Budget, Comparison, Contract, Norm, Written, unit_roundoff
+from yaie.compare import ROUNDING, Budget, Comparison, Contract, Norm, Written, unit_roundoff
 from yaie.fill import Fill
 from yaie.op import Call
 from yaie.ops import _attention as attention
@@ -245,12 +245,12 @@ def judges(chain: Chain, call: Call, contract: Contract) -> dict[str, Comparison
     variance = chain.variance(u, out.model, float(call.options["softcap"]), contract)
     k, v = chain.k.after.y[chain.stored], chain.v.z[chain.stored]
     k_terms = {
-        "output rounding": u * k.abs().clamp_min(tiny),
+        ROUNDING: u * k.abs().clamp_min(tiny),
         "rotation": 2.0**-23 * chain.k.after.products[chain.stored],
         "projection": chain.k.carried(chain.k.before.error(u, g))[chain.stored],
     }
     v_terms = {
-        "output rounding": u * v.abs().clamp_min(tiny),
+        ROUNDING: u * v.abs().clamp_min(tiny),
         "projection": g * (v.abs() + chain.v.spread[chain.stored]),
     }
     relative = RELATIVE if call.dtype == torch.float32 else math.inf

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yaie.compare import LAMBDA, U32, Budget, Comparison, Contract, unit_roundoff
+from yaie.compare import LAMBDA, ROUNDING, U32, Budget, Comparison, Contract, unit_roundoff
 from yaie.fill import Fill, scaled
 from yaie.op import Call
 
@@ -93,7 +93,7 @@ def judges(merged: Merged, call: Call, contract: Contract) -> dict[str, Comparis
     out = Budget(
         expected=merged.out,
         terms={
-            "output rounding": unit_roundoff(call.dtype) * merged.out.abs().clamp_min(tiny) * some,
+            ROUNDING: unit_roundoff(call.dtype) * merged.out.abs().clamp_min(tiny) * some,
             "arithmetic": 13 * unit * merged.weighted,
             "rounding of lse": unit * (2 * known * merged.out.abs() + merged.moved),
         },

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yaie.compare import Budget, unit_roundoff
+from yaie.compare import ROUNDING, Budget, unit_roundoff
 from yaie.fill import Fill
 from yaie.op import Call
 from yaie.refusal import Refusal, change, put
@@ -103,7 +103,7 @@ def budget(rotated: Rotated, dtype: torch.dtype) -> Budget:
     return Budget(
         expected=rotated.y,
         terms={
-            "output rounding": unit_roundoff(dtype) * size,
+            ROUNDING: unit_roundoff(dtype) * size,
             "products": 2.0**-23 * rotated.products.clamp_min(tiny) * rotated.rotates,
         },
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from yaie.compare import BAND, LAMBDA, U32, Choice, Contract
+from yaie.compare import BAND, LAMBDA, ROUNDING, U32, Choice, Contract
 from yaie.op import Call
 from yaie.ops import _paged as paged
 from yaie.refusal import Refusal, bad_indptr, change, put
@@ -109,7 +109,7 @@ def share_errors(f: Filter, contract: Contract) -> dict[str, Tensor]:
     mean = (weight * size).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp_min(1e-300)
     count = may.sum(-1, keepdim=True).double()
     errors = {
-        "output rounding": torch.full_like(f.z, U32),
+        ROUNDING: torch.full_like(f.z, U32),
         "logit over temperature": LAMBDA * U32 * (size + mean),
         "exp and division": torch.full_like(f.z, LAMBDA * 2.0**-22),
         "accumulation": contract.accumulation(count).expand_as(f.z),

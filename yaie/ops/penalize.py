@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.compare import U32, Budget, Comparison, Contract, Patched
+from yaie.compare import ROUNDING, U32, Budget, Comparison, Contract, Patched
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _rows as rows
@@ -129,7 +129,7 @@ def reference(
         "repetition": 2 * U32 * repeated.abs().clamp_min(tiny),
         "frequency": U32 * often.abs(),
         "difference": U32 * between,
-        "output rounding": U32 * expected.abs().clamp_min(tiny),
+        ROUNDING: U32 * expected.abs().clamp_min(tiny),
     }
     neutral = (theta == 1) & (f == 0) & (p == 0)
     return Patched(logits.clone(), seen & ~neutral, Budget(expected, terms))
