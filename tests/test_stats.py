@@ -14,6 +14,7 @@ from scipy import stats as distributions
 
 from benchmarks import stats
 from benchmarks.gate.proof import noise, selftest
+from benchmarks.samples import COLUMNS, pack
 
 QUIET = noise.SHAPES["quiet"]
 
@@ -81,7 +82,7 @@ def test_without_any_noise_the_times_speak_for_themselves() -> None:
         for pair in range(8)
         for side, seconds in (("base", 1.5 + bench), ("head", (1.5 + bench) * (1 + change)))
     ]
-    screened = stats.screen(pd.DataFrame(rows, columns=stats.COLUMNS))
+    screened = stats.screen(pd.DataFrame(rows, columns=COLUMNS))
     assert pytest.approx([0.0, 0.05]) == list(screened.table["estimate"])
     assert "slower" in screened.table.loc["b1", "suspicion"]
     assert "slower" not in screened.table.loc["b0", "suspicion"]
@@ -200,7 +201,7 @@ def test_a_process_that_begins_slowly_disturbs_no_side_more(rounds: int) -> None
 
 
 def test_no_samples_at_all_is_untrusted() -> None:
-    nothing = pd.DataFrame(columns=list(stats.COLUMNS))
+    nothing = pd.DataFrame(columns=list(COLUMNS))
     for again in (None, nothing, pd.DataFrame()):
         verdicts = stats.confirm(again, stats.screen(nothing))
         assert ("untrusted", 3) == (verdicts.run, verdicts.exit_code)
@@ -352,7 +353,7 @@ def test_the_same_samples_in_another_shape_say_the_same(name: str) -> None:
 def test_letters_say_which_side_ran_first() -> None:
     samples = Machine(0.0).samples()
     letters = samples.assign(order=np.where(samples["pair"] % 2, "BA", "AB"))
-    np.testing.assert_array_equal(stats.pack(samples).head_first, stats.pack(letters).head_first)
+    np.testing.assert_array_equal(pack(samples).head_first, pack(letters).head_first)
 
 
 def test_benchmarks_may_be_numbers() -> None:

@@ -32,6 +32,7 @@ from benchmarks.gate.report import (
     Finding,
     Untrusted,
 )  # fmt: skip
+from benchmarks.samples import COLUMNS
 
 SCREEN, CONFIRM = (6, 8), (12, 12)
 """Processes and pairs of each stage, as in the proof."""
@@ -161,7 +162,7 @@ def samples_of(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The rounds as the DataFrame that benchmarks.stats takes."""
     rounds = [r for r in records if r["kind"] == "round"]
     return pd.DataFrame(
-        {name: [r[name] for r in rounds] for name in stats.COLUMNS}, columns=list(stats.COLUMNS)
+        {name: [r[name] for r in rounds] for name in COLUMNS}, columns=list(COLUMNS)
     )
 
 

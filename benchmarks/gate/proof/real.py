@@ -81,7 +81,7 @@ def trial(device: str, kind: str, slowdown: float, number: int, folder: Path) ->
 
 def code() -> str:
     """A digest of the sources that a trial depends on, and the name of the machine."""
-    used = ("gate/**/*.py", "gate/**/*.c*", "timing/gpu.py", "clock.py", "stats.py")
+    used = ("gate/**/*.py", "gate/**/*.c*", "timing/gpu.py", "clock.py", "stats.py", "samples.py")
     files = sorted({p for pattern in used for p in (ROOT / "benchmarks").glob(pattern)})
     parts = [platform.node().encode(), *(path.read_bytes() for path in files)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
