@@ -355,7 +355,7 @@ def install(session: nox.Session, *groups: str, wheel: bool = True) -> None:
     have = json.loads(stamp.read_text()) if stamp.exists() else {}
     requirements = nox.project.dependency_groups(PYPROJECT, *groups)
     want = {"groups": digest(*requirements, files=("constraints.txt",)), "wheel": None}
-    pip = ("python", "-m", "pip", "install", "--quiet")
+    pip = ("python", "-m", "pip", "install", "--quiet", "--no-compile")  # most is never imported
 
     if have.get("groups") != want["groups"]:
         pinned = (*pip, "--constraint", str(CONSTRAINTS), *requirements)

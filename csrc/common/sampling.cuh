@@ -52,18 +52,27 @@ __device__ inline Candidate from_lane(Candidate x, int mask) {
             __shfl_xor_sync(0xffffffffu, x.token, mask)};
 }
 
-// One value a thread to one value, the same in every thread. The order of a sum is that of lanes and
-// warps, so the same row gives the same bits whatever lies beside it.
+// One value a thread to one value, the same in every thread: within each warp, then the first warp
+// over all of them. The order of a sum is that of lanes and warps, so the same row gives the same bits
+// whatever lies beside it.
 template <class T, class Combine>
 __device__ T reduce_block(T x, Combine combine) {
     SIMT_SHARED(T, of_warp, [32]);
+    SIMT_SHARED(T, of_block, );
+    const int warps = blockDim.x / 32, lane = threadIdx.x % 32;
     for (int step = 16; step > 0; step /= 2) x = combine(x, from_lane(x, step));
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = x;
-    __syncthreads();
-    x = of_warp[0];
-    for (int warp = 1; warp < int(blockDim.x) / 32; ++warp) x = combine(x, of_warp[warp]);
-    __syncthreads();  // of_warp may be written again
-    return x;
+    if (lane == 0) of_warp[threadIdx.x / 32] = x;
+    __syncthreads();  // of_warp is there, and of_block may be written again
+    if (threadIdx.x < 32) {
+        x = of_warp[min(lane, warps - 1)];
+        for (int step = 16; step > 0; step /= 2) {
+            const T other = from_lane(x, step);
+            if ((lane ^ step) < warps) x = combine(x, other);  // so lane 0 meets each warp once
+        }
+        if (lane == 0) of_block = x;
+    }
+    __syncthreads();  // of_block is there, and of_warp may be written again
+    return of_block;
 }
 
 // ---- A row ------------------------------------------------------------------------------------

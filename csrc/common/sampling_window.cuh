@@ -25,6 +25,7 @@ constexpr float kBinsPerUnit = 16.0f;  // of log weight
 constexpr float kGridLimit = 0x1p22f;  // beyond it the grid has no fractions
 constexpr int kNoBins = -(1 << 30);    // a part far below all windows
 constexpr int kMaxListed = 2048;       // tokens in doubt
+constexpr int kFewListed = 128;        // likewise, of a part
 constexpr int kAllBins = kBins + 1;    // and what lies below them
 constexpr int kMostChunks = kAhead * kPartThreads;  // of a part, which stays in registers
 constexpr float kMassUnit = 0x1p17f;                // the tokens of a part fit into 32 bits
@@ -194,7 +195,9 @@ __device__ T sum_so_far(T x) {
     }
     if (lane == 31) of_warp[warp] = x;
     __syncthreads();  // of_warp is there
-    for (int i = 0; i < warp; ++i) x += of_warp[i];
+#pragma unroll
+    for (int i = 0; i < kBins / 32 - 1; ++i)  // all are read at once
+        if (i < warp) x += of_warp[i];
     __syncthreads();  // of_warp may be written again
     return x;
 }
@@ -346,6 +349,38 @@ struct Sieve {
 __device__ inline void list_token(RowState& state, float logit, int token) {
     const int at = atomicAdd(&state.listed, 1);
     if (at < kMaxListed) state.list[at] = {logit, token};
+}
+
+// Tokens in doubt are few in a part. They are gathered in the block, since a warp would wait for the
+// row's counter at each of them.
+struct Doubtful {
+    Listed* places;  // [kFewListed]
+    int* length;     // more than that: the rest is in the row's list already
+
+    __device__ void add(RowState& state, float logit, int token) const {
+        const int at = atomicAdd(length, 1);
+        if (at < kFewListed)
+            places[at] = {logit, token};
+        else
+            list_token(state, logit, token);
+    }
+    __device__ void list_all(RowState& state) const {  // by all threads of the block
+        SIMT_SHARED(int, first, );
+        __syncthreads();  // all are added
+        const int n = min(*length, kFewListed);
+        if (threadIdx.x == 0 && n > 0) first = atomicAdd(&state.listed, n);
+        __syncthreads();  // first is there
+        for (int i = threadIdx.x; i < n; i += blockDim.x)
+            if (first + i < kMaxListed) state.list[first + i] = places[i];
+    }
+};
+
+__device__ inline Doubtful gather_doubtful() {
+    SIMT_SHARED(Listed, places, [kFewListed]);
+    SIMT_SHARED(int, length, );
+    if (threadIdx.x == 0) length = 0;
+    __syncthreads();  // before they add
+    return {places, &length};
 }
 
 // ---- decide -----------------------------------------------------------------------------------

@@ -55,9 +55,10 @@ __device__ inline Sum64 weigh_part(const sampling::Chunks& row, const sampling::
                                    RowState& state, const Filter& filter) {
     Sum64 kept = 0;
     const sampling::Sieve sieve(state, filter);
+    const sampling::Doubtful doubtful = sampling::gather_doubtful();
     const auto see = [&](float logit, int token) {
         const Fate fate = sieve.fate(logit);
-        if (fate == Fate::in_doubt) sampling::list_token(state, logit, token);
+        if (fate == Fate::in_doubt) doubtful.add(state, logit, token);
         if (fate == Fate::kept) kept += sampling::in_weight_units(weight_of(state, filter, logit));
     };
     sampling::for_chunks<sampling::kAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
@@ -67,6 +68,7 @@ __device__ inline Sum64 weigh_part(const sampling::Chunks& row, const sampling::
         see(x.z, v + 2);
         see(x.w, v + 3);
     });
+    doubtful.list_all(state);
     return sampling::reduce_block(kept, sampling::Sum());
 }
 

@@ -99,9 +99,10 @@ __device__ inline void race_kept(const sampling::Chunks& row, const sampling::Pa
     SIMT_SHARED(sampling::Listed, places, [sampling::kPartThreads / 32][kQueue]);
     Queue queue{places[threadIdx.x / 32]};
     const sampling::Sieve sieve(state, race.filter);
+    const sampling::Doubtful doubtful = sampling::gather_doubtful();
     const auto see = [&](float logit, int token) {
         const Fate fate = sieve.fate(logit);
-        if (fate == Fate::in_doubt) sampling::list_token(state, logit, token);
+        if (fate == Fate::in_doubt) doubtful.add(state, logit, token);
         queue.push(fate == Fate::kept && race.may_take_part(logit), logit, token);
     };
     sampling::for_chunks<sampling::kFewAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
@@ -113,6 +114,7 @@ __device__ inline void race_kept(const sampling::Chunks& row, const sampling::Pa
         queue.run(race, 32);
     });
     queue.run(race, 1);
+    doubtful.list_all(state);
 }
 
 // What choose_row asks for where the window does not serve: step 1.

@@ -58,7 +58,10 @@ def _compiled(out: Path, flags: Sequence[str]) -> Path:
     out.parent.mkdir(parents=True, exist_ok=True)
     compiler = os.environ.get("CXX", "c++").split()
     options = ("-O2", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden", "-fno-math-errno")
-    subprocess.run([*compiler, *options, *flags, "-o", out, SOURCE], check=True)
+    # Without it the padding moves loops across cache lines, which is a true change: `strided` is
+    # then 3.3 % slower.
+    aligned = "-falign-loops=64"
+    subprocess.run([*compiler, *options, aligned, *flags, "-o", out, SOURCE], check=True)
     return out
 
 
