@@ -81,8 +81,8 @@ def _tail(fill: Fill, V: int) -> Tensor:
 
 
 def _neighbours(fill: Fill, V: int) -> Tensor:
-    """Neighbouring floats near 10: only a temperature of about 1e-6 tells them apart."""
-    return 10.0 + torch.from_numpy(fill.rng.integers(0, 4, V)).float() * 2.0**-20
+    """Neighbouring floats near 10: only temperatures of 1e-7 to 1e-5 tell them apart."""
+    return 10.0 + torch.from_numpy(fill.rng.integers(0, 16, V)).float() * 2.0**-20
 
 
 def _subnormal(fill: Fill, V: int) -> Tensor:

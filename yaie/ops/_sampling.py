@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from yaie.compare import BAND, LAMBDA, ROUNDING, U32, Choice, Contract
+from yaie.fill import Fill
 from yaie.op import Call
 from yaie.ops import _paged as paged
 from yaie.refusal import Refusal, bad_indptr, change, put
@@ -93,6 +94,25 @@ def filtered(
     kept, must, may = (torch.where(greedy, first, x) & valid for x in (kept, must, may))
     choice = Choice(order=given, rank=z, blur=blur, must=must & may, may=may)
     return Filter(z, p, kept & may, choice, greedy | ~valid)
+
+
+def beside_a_token(fill: Fill, logits: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    """top_p of each row, moved to where it just decides: 2 BAND above the share of all tokens that
+    are likelier than one, which is then kept, or below it. Of the tokens the one whose share above
+    is nearest to the given top_p; a row that has none is left as it is."""
+    given = {name: x.cpu() for name, x in parameters.items()}
+    moved = given["top_p"].clone()
+    off = {"top_p": torch.ones_like(moved), "min_p": torch.zeros_like(moved)}
+    f = filtered(logits, **{**given, **off})
+    for b in range(len(moved)):
+        ranks, rank = torch.unique(f.z[b], return_inverse=True)  # from the least likely on
+        mass = torch.zeros_like(ranks).scatter_add(0, rank, f.p[b] * f.kept[b])
+        above = 1 - mass.cumsum(0) / mass.sum()
+        above = above[(above > 4 * BAND) & (above < 1 - 4 * BAND)]
+        side = 2 * BAND * float(fill.rng.choice((-1, 1)))
+        if len(above) and not f.exact[b]:
+            moved[b] = above[(above - moved[b]).abs().argmin()] + side
+    return moved
 
 
 def relative_error(z: Tensor) -> Tensor:

@@ -55,8 +55,9 @@ PARAMETERS = ("temperature", "top_k", "top_p", "min_p")
 @case
 class Case:
     """B rows of V logits. The parameters are those of row 0; other rows have the same, or with
-    ``mates`` "mixed" each its own, of its own family. ``gap`` elements lie between rows, which
-    start ``shift`` elements off the allocator's alignment."""
+    ``mates`` "mixed" each its own, of its own family. Where ``near`` is "token", top_p is moved to
+    where it just decides about one (_sampling.beside_a_token). ``gap`` elements lie between rows,
+    which start ``shift`` elements off the allocator's alignment."""
 
     B: int = at_least(0, default=1)
     V: int = at_least(1, default=4)
@@ -65,6 +66,7 @@ class Case:
     top_k: int = at_least(1, default=2**31 - 1)
     top_p: float = 1.0
     min_p: float = 0.0
+    near: str = one_of(("any", "token"), default="any")
     mates: str = one_of(("same", "mixed"), default="same")
     gap: int = at_least(0, default=0)
     shift: int = at_least(0, default=0)
@@ -76,7 +78,10 @@ def inputs(case: Any, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Rows of a family, gaps of poison between them, and their parameters."""
     logits = rows.drawn(fill, rows.LOGITS, case.family, (case.B, case.V), case.mates)
     laid = rows.laid_out(fill, logits, case.gap, case.shift)
-    return {"logits": laid, **rows.parameters(fill, case, *PARAMETERS)}, {}
+    parameters = rows.parameters(fill, case, *PARAMETERS)
+    if case.near == "token":
+        parameters["top_p"].copy_(sampling.beside_a_token(fill, logits, parameters))
+    return {"logits": laid, **parameters}, {}
 
 
 def reference(
@@ -116,7 +121,7 @@ WORKLOADS = {
     "qwen3 vocabulary, batch 32, min_p alone": Case(B=32, V=151936, min_p=0.05),
 }
 
-EDGES: dict[str, Callable[[Any], bool]] = {
+FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
     **rows.ROW_EDGES,
     **rows.LONG_ROWS,
     "temperature 0": lambda c: c.B > 0 and c.temperature == 0,
@@ -151,6 +156,20 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "top_p after top_k": lambda c: c.B > 0 and c.top_k < c.V and c.top_p < 1 and c.temperature > 0,
     "min_p after top_p": lambda c: c.B > 0 and c.min_p > 0 and c.top_p < 1 and c.temperature > 0,
     "min_p 1": lambda c: c.B > 0 and c.min_p == 1 and c.temperature > 0,
+}
+
+EDGES: dict[str, Callable[[Any], bool]] = {
+    **FILTER_EDGES,
+    "top_p that just decides about a token": lambda c: (
+        c.B > 0 and c.near == "token" and c.V > 9 and 0.1 <= c.top_p <= 0.9 and c.temperature == 1
+    ),
+    "top_p that just decides between neighbouring floats": lambda c: (
+        c.near == "token"
+        and c.family == "neighbours"
+        and c.B > 2
+        and c.V > 9
+        and 4e-6 <= c.temperature < 1e-5
+    ),
 }
 
 ERRORS = sampling.FILTER_ERRORS
