@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from yaie import compare
-from yaie.compare import Budget, Contract, Exact, different, rho, unit_roundoff
+from yaie.compare import Budget, Contract, Exact, different, rho, told, unit_roundoff
 
 INF, NAN = math.inf, math.nan
 
@@ -284,3 +284,18 @@ def test_columns_that_repeat_round_alike() -> None:
     budget = Budget(rows, {"output rounding": u * rows.abs()}, model=u * rows.abs() / 3**0.5)
     assert budget.judge("out", rows.bfloat16()).check is None
     assert budget.judge("out", rows * (1 + 0.9 * u)).check == "row budget"
+
+
+def test_numbers_that_read_alike_are_told_apart_by_their_bits() -> None:
+    quiet, other = torch.tensor([0x7FC0, 0x7FC1], dtype=torch.int16).view(torch.bfloat16)
+    reason = Exact(quiet[None]).judge("k", other[None]).reason
+    assert reason == "k[0] is nan (0x7fc1), should be nan (0x7fc0) (bit for bit)"
+    assert ("-0.0", "0.0") == told(torch.tensor(-0.0), torch.tensor(0.0))
+
+
+def test_a_contract_with_more_is_the_widest_then_the_next() -> None:
+    wider = Contract(p_rounded=True).with_more()
+    assert len(wider) == len(set(wider)) == 15
+    assert "row_sum_of_rounded_p=True" == Contract(row_sum_of_rounded_p=True).declared
+    assert wider[0].with_more() == []
+    assert [2, 2, 2, 2] == [c.declared.count("=") for c in wider[1:5]]

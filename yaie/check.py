@@ -32,7 +32,7 @@ from yaie.arena import (
     Poison,
     Regions,
 )
-from yaie.compare import Comparison, Judgement, Receipt, Verdict, Written
+from yaie.compare import Comparison, Contract, Judgement, Receipt, Verdict, Written, told
 from yaie.dispatch import nearest
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
@@ -80,11 +80,22 @@ class _Layout:
         return rows
 
 
+OF_A_CONTRACT = ("budget", "row budget", "norm")
+"""Checks whose limits follow from what a kernel declares."""
+
+
 class _Fault(Exception):
     """Carries the verdict of a check that failed."""
 
     def __init__(self, check: str, reason: str, receipt: Receipt | None = None) -> None:
         self.verdict = Verdict("fail", check, reason, receipt)
+
+    def name(self, contract: Contract | None) -> None:
+        """Say which contract, if there is one, allows what this one does not."""
+        if contract is not None:
+            may = f"Contract({contract.declared}) allows it: declare that if the kernel does so"
+            reason = f"{self.verdict.reason}; {may} (docs/error-model.md)"
+            self.verdict = replace(self.verdict, reason=reason)
 
 
 class Judge:
@@ -143,7 +154,13 @@ class Judge:
             results = [
                 self._results(layout, wanted, o, r) for o, r in zip(outcomes, runs, strict=True)
             ]
-            judgement = _judge_results(wanted, results[0])
+            try:
+                judgement = _judge_results(wanted, results[0])
+            except _Fault as fault:
+                if fault.verdict.check in OF_A_CONTRACT:
+                    wider = _allowing(op, expected, layout.call, kernel.contract, results[0])
+                    fault.name(wider)
+                raise
             if not kernel.deterministic:
                 _judge_results(wanted, results[1])
             self._check_runs(layout, wanted, job, kernel, results)
@@ -379,6 +396,26 @@ def _judge_results(
     return worst
 
 
+def _allowing(
+    op: Op, expected: Any, call: Call, contract: Contract, results: Mapping[str, Tensor]
+) -> Contract | None:
+    """The contract under which these results would be right: the kernel's own with as little more
+    declared as may be. None where no contract allows them."""
+
+    def allows(wider: Contract) -> bool:
+        assert op.comparison is not None
+        try:
+            _judge_results(op.comparison(expected, call, wider), results)
+        except _Fault:
+            return False
+        return True
+
+    wider = contract.with_more()
+    if not wider or not allows(wider[0]):  # most faults are none that a contract allows
+        return None
+    return next(filter(allows, wider[1:]), wider[0])
+
+
 def _same_bits(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     return all(
         torch.equal(a[name].contiguous().view(torch.uint8), b[name].contiguous().view(torch.uint8))
@@ -426,8 +463,7 @@ def _describe_byte(
         index = _element(place, at)
         if index is None:
             continue
-        was = place.view(torch.from_numpy(actual))[index].item()
-        should = place.view(torch.from_numpy(expected))[index].item()
+        was, should = told(*(place.view(torch.from_numpy(x))[index] for x in (actual, expected)))
         where = f"{name}[{', '.join(map(str, index))}]"
         if mutated and should_change:
             return _Fault("exact", f"{where} is {was}, should be {should} (bit for bit)")

@@ -9,10 +9,11 @@ with a measurement. Model, and how its constants were calibrated: docs/error-mod
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -85,6 +86,33 @@ class Contract:
         """Relative error of a sum of ``n`` terms (g of the model)."""
         return n * (U32 / 6) if self.accumulator == "tensor_core" else 4 * U32 * n.sqrt()
 
+    @property
+    def declared(self) -> str:
+        """What it says beyond the strictest contract, as its arguments are written."""
+        return ", ".join(
+            f"{name}={value!r}" for name, value in _DECLARED.items() if getattr(self, name) == value
+        )
+
+    def with_more(self) -> list[Contract]:
+        """This contract with all declared that may be, then with one more thing, with two, ..."""
+        missing = [name for name, value in _DECLARED.items() if getattr(self, name) != value]
+        counts = (len(missing), *range(1, len(missing))) if missing else ()
+        return [
+            replace(self, **{name: _DECLARED[name] for name in names})
+            for count in counts
+            for names in itertools.combinations(missing, count)
+        ]
+
+
+_DECLARED: dict[str, Any] = {
+    "p_rounded": True,
+    "p_from_constant": True,
+    "row_sum_of_rounded_p": True,
+    "partials_in_dtype": True,
+    "accumulator": "tensor_core",
+}
+"""What a contract may say beyond the strictest."""
+
 
 FLOAT32_THROUGHOUT = Contract()
 """The strictest contract: float32 throughout, one rounding to the dtype at the end."""
@@ -156,7 +184,7 @@ class Exact:
         if bool(same.all()):
             return Judgement()
         index = tuple(int(i) for i in (~same).nonzero()[0])
-        was, should = actual[index].item(), self.expected[index].item()
+        was, should = told(actual[index], self.expected[index])
         where = ", ".join(map(str, index))
         return Judgement("exact", f"{output}[{where}] is {was}, should be {should} (bit for bit)")
 
@@ -190,6 +218,16 @@ class Written:
 def _raw(tensor: Tensor) -> Tensor:
     ints = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(ints[tensor.element_size()])
+
+
+def told(was: Tensor, should: Tensor) -> tuple[str, str]:
+    """Two numbers in words; with their bits where the words are the same, as those of NaNs are."""
+    words = [str(x.item()) for x in (was, should)]
+    if words[0] == words[1]:
+        digits = 2 * was.element_size()
+        bits = (int(_raw(x)) % 16**digits for x in (was, should))
+        words = [f"{word} (0x{b:0{digits}x})" for word, b in zip(words, bits, strict=True)]
+    return words[0], words[1]
 
 
 @dataclass(frozen=True)
@@ -447,7 +485,7 @@ class Patched:
         moved = (_raw(actual) != _raw(self.source)) & ~self.patch
         if bool(moved.any()):
             index = _unravel(int(moved.to(torch.int8).argmax()), moved)
-            was, should = actual[index].item(), self.source[index].item()
+            was, should = told(actual[index], self.source[index])
             reason = f"{_at(output, index)} is {was}, should be {should} (bit for bit)"
             return Judgement("exact", reason)
         nan = self.patch & self.source.isnan()
