@@ -40,12 +40,12 @@ def test_a_right_kernel_is_failed_on_no_case(judge: Judge, kernel: Kernel) -> No
     assert len(FAMILIES) * 2 <= sum(v.status == "pass" for v in verdicts)
 
 
-def test_a_contract_that_would_do_is_named(judge: Judge) -> None:
+def test_a_declaration_that_would_do_is_named(judge: Judge) -> None:
     kernel = OP.kernels["undeclared.flash"]
     case = OP.Case(kv_lens=(33,), D=64, Dv=64, dtype="bfloat16")
     verdict = judge.judge(OP, kernel, case)
     assert "fail" == verdict.status
-    assert "; Contract(p_rounded=True) allows it: declare that if" in str(verdict.reason)
+    assert "; with p_rounded=True in its contract it may: declare that if" in str(verdict.reason)
 
 
 def test_one_product_in_tf32_is_not_enough(judge: Judge) -> None:
@@ -53,4 +53,4 @@ def test_one_product_in_tf32_is_not_enough(judge: Judge) -> None:
     kernel = OP.kernels["undeclared.tf32"]
     verdict = judge.judge(OP, kernel, OP.Case(kv_lens=(4,), D=64, Dv=64, dtype="float32"))
     assert "fail" == verdict.status
-    assert "Contract" not in str(verdict.reason)
+    assert "in its contract" not in str(verdict.reason)

@@ -90,12 +90,11 @@ class _Fault(Exception):
     def __init__(self, check: str, reason: str, receipt: Receipt | None = None) -> None:
         self.verdict = Verdict("fail", check, reason, receipt)
 
-    def name(self, contract: Contract | None) -> None:
-        """Say which contract, if there is one, allows what this one does not."""
-        if contract is not None:
-            may = f"Contract({contract.declared}) allows it: declare that if the kernel does so"
-            reason = f"{self.verdict.reason}; {may} (docs/error-model.md)"
-            self.verdict = replace(self.verdict, reason=reason)
+    def excused_by(self, declaration: str) -> None:
+        """Say what the kernel might declare that allows it."""
+        may = f"with {declaration} in its contract it may: declare that if the kernel does so"
+        reason = f"{self.verdict.reason}; {may} (docs/error-model.md)"
+        self.verdict = replace(self.verdict, reason=reason)
 
 
 class Judge:
@@ -158,8 +157,10 @@ class Judge:
                 judgement = _judge_results(wanted, results[0])
             except _Fault as fault:
                 if fault.verdict.check in OF_A_CONTRACT:
-                    wider = _allowing(op, expected, layout.call, kernel.contract, results[0])
-                    fault.name(wider)
+                    own = kernel.contract
+                    wider = _allowing(op, expected, layout.call, own, results[0])
+                    if wider is not None:
+                        fault.excused_by(wider.beyond(own))
                 raise
             if not kernel.deterministic:
                 _judge_results(wanted, results[1])

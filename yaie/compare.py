@@ -86,11 +86,12 @@ class Contract:
         """Relative error of a sum of ``n`` terms (g of the model)."""
         return n * (U32 / 6) if self.accumulator == "tensor_core" else 4 * U32 * n.sqrt()
 
-    @property
-    def declared(self) -> str:
-        """What it says beyond the strictest contract, as its arguments are written."""
+    def beyond(self, other: Contract) -> str:
+        """What it says and the other does not, as the arguments that say it."""
         return ", ".join(
-            f"{name}={value!r}" for name, value in _DECLARED.items() if getattr(self, name) == value
+            f"{name}={value!r}"
+            for name, value in _DECLARED.items()
+            if getattr(other, name) != getattr(self, name) == value
         )
 
     def with_more(self) -> list[Contract]:
