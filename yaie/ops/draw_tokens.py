@@ -9,10 +9,10 @@ position    int32[B]      of the token in its request; counts as 32 bits
 
 The exponential race: argmax over p_v > 0 of ``log p_v - log E_v``, lowest index on ties, where E_v
 ~ Exp(1) is a function of (seed, position, v) alone: Philox4x32-10, and a logarithm that is accurate
-on both sides. argmax p_v / E_v is the same, and argmin E_v / p_v is it but for float32, which that
-overflows where p_v is subnormal. Formulas and their reasons: _noise.py beside this page. So a draw
-does not depend on the row, the batch, the padding of the vocabulary or a sort, and a token of
-probability 1e-8 is drawn once in 1e8 times.
+on both sides. It may be computed as argmax p_v / E_v; argmin E_v / p_v is the same on paper, but
+that quotient overflows float32 where p_v is subnormal. Formulas and their reasons: _noise.py beside
+this page. So a draw does not depend on the row, the batch, the padding of the vocabulary or a sort,
+and a token of probability 1e-8 is drawn once in 1e8 times.
 
 Scores within 1e-4 of each other are one to float32: any token that near to the best is right
 (docs/decisions/0034). The noise needs logf and log1pf: a fast logarithm is not accurate enough.
