@@ -24,7 +24,9 @@ of lse: a kernel that divides by exp(lse), and not by the sum of its weights, sc
 by the rounding of lse; one that works to base 2 rounds each lse_k when it converts it, which moves
 its weight by v |lse_k|, and a difference of two by twice v |lse_k - lse|; what moves from one state
 to another changes out by their distance. Kernels of both kinds are in use (FlashAttention,
-FlashInfer): decision 0021.
+FlashInfer): decision 0021. Nothing is allowed for a state that hardly counts: a weight taken as
+1 less the other one, or a mixture b + a_1 (a - b), is off by v |a - b| however small a_1 is, which
+fails in float32 where the lighter state holds the larger numbers.
 """
 
 from __future__ import annotations
