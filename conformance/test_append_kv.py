@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from conformance import laws
 from conformance.strategies import (
-    FAR_ELEMENTS,
     FLOATS,
     HEAD_DIMS,
     NARROW,
@@ -22,7 +21,7 @@ from conformance.strategies import (
     integers,
 )
 from yaie import ops
-from yaie.fill import LAYOUTS
+from yaie.fill import FAR_ELEMENTS, LAYOUTS
 
 OP = ops.append_kv
 

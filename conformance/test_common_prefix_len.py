@@ -18,7 +18,7 @@ from yaie.ops.common_prefix_len import FAMILIES
 
 OP = ops.common_prefix_len
 
-PAGES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 100])
+PAGES = st.sampled_from([1, 2, 3, 4, 7, 8, 16, 100, 256])
 
 
 @cache

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from conformance import laws
 from conformance.strategies import (
-    FAR_ELEMENTS,
     HEAD_DIMS,
     MANY_PAGES,
     RARELY,
@@ -20,6 +19,7 @@ from conformance.strategies import (
     integers,
 )
 from yaie import ops
+from yaie.fill import FAR_ELEMENTS
 from yaie.ops.copy_blocks import KINDS, LAYERS
 
 OP = ops.copy_blocks

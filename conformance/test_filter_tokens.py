@@ -42,7 +42,7 @@ def layout(draw: st.DrawFn) -> dict[str, Any]:
         "B": B,
         "V": V,
         "mates": draw(among("same", "mixed")),
-        "gap": draw(among(0, 0, 1, 3, 4, 8)),
+        "gap": draw(among(0, 0, 1, 3, 4, 8, -1)),
         "shift": draw(among(0, 0, 1, 2, 4)),
         "family": draw(among(*sorted(rows.LOGITS), *TELLING * 2)),
         "seed": draw(SEEDS),

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from conformance import laws
 from conformance.strategies import (
-    FAR_ELEMENTS,
     FLOATS,
     HEAD_DIMS,
     NARROW,
@@ -21,6 +20,7 @@ from conformance.strategies import (
 )
 from conformance.test_gather_slots import spans
 from yaie import ops
+from yaie.fill import FAR_ELEMENTS
 
 OP = ops.gather_kv
 

@@ -32,7 +32,7 @@ def cases(draw: st.DrawFn) -> Any:
     }
     kind = draw(among(*["plain"] * 5, "chain", "siblings", "requests", "many"))
     if kind != "plain":
-        fields["page"] = draw(among(1, 2, 3, 4, 7, 16))
+        fields["page"] = draw(among(1, 2, 3, 4, 7, 16, 48))
         fields["walks"] = draw(among(3, 8, 40))
     if kind in ("chain", "many"):
         fields["chain"] = draw(among(2, 5, 34, 70))

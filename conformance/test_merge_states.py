@@ -34,7 +34,7 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         "dtype": draw(FLOATS),
         "empty": draw(among("none", "none", "none", *EMPTY)),
         "gap": draw(among(1.0, 0.0, -1.0, 3.5, 12.0, -12.0, 80.0, -80.0, 1e4, -1e4)),
-        "level": draw(among(0.0, 0.0, 5.0, -40.0, 1000.0, -3e4)),
+        "level": draw(among(0.0, 0.0, 5.0, -40.0, 1000.0, -3e4, -1e6)),
         "pad": draw(among(0, 0, 1, 8)),
         "family": draw(among(*FAMILIES)),
         "seed": draw(SEEDS),

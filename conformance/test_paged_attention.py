@@ -15,7 +15,6 @@ from torch import Tensor
 from conformance import laws
 from conformance.strategies import (
     EVEN_HEAD_DIMS,
-    FAR_ELEMENTS,
     FLOATS,
     HEAD_DIMS,
     NARROW,
@@ -32,7 +31,7 @@ from conformance.strategies import (
 )
 from conformance.test_gather_kv import relabelling_means_nothing
 from yaie import ops
-from yaie.fill import FAMILIES, LAYOUTS
+from yaie.fill import FAMILIES, FAR_ELEMENTS, LAYOUTS
 from yaie.ops._paged import TABLES
 
 OP = ops.paged_attention

@@ -39,7 +39,7 @@ def masks(draw: st.DrawFn) -> dict[str, Any]:
     causal = draw(among(True, True, False))
     if draw(st.booleans()):
         return {"causal": causal}
-    right = -1 if causal else draw(among(-1, 0, 2))
+    right = draw(among(-1, -1, -1, 0, 2) if causal else among(-1, 0, 2))
     return {
         "causal": causal,
         "window": (draw(among(-1, 0, 1, 3, 16)), right),

@@ -34,7 +34,7 @@ def rotary(draw: st.DrawFn) -> dict[str, Any]:
         "interleaved": draw(st.booleans()),
         "positions": draw(among(*sorted(POSITIONS))),
         "table": draw(among(*TABLES)),
-        "table_gap": draw(among(0, 0, 1, 3)),
+        "table_gap": draw(among(0, 0, 1, 3, 4)),
         "dtype": draw(FLOATS),
         "layout": draw(among(*LAYOUTS)),
         "seed": draw(SEEDS),

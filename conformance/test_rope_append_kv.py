@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from conformance import laws
 from conformance.strategies import (
-    FAR_ELEMENTS,
     HEAD_DIMS,
     NARROW,
     RARELY,
@@ -21,6 +20,7 @@ from conformance.strategies import (
 )
 from conformance.test_rope import rotary
 from yaie import ops
+from yaie.fill import FAR_ELEMENTS
 
 OP = ops.rope_append_kv
 

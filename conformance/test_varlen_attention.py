@@ -33,7 +33,7 @@ from conformance.strategies import (
 from conformance.test_merge_states import merged
 from yaie import ops
 from yaie.fill import FAMILIES, LAYOUTS
-from yaie.ops._attention import KV_LAYOUTS
+from yaie.ops._attention import DRAWN_KV_LAYOUTS
 
 OP = ops.varlen_attention
 
@@ -60,7 +60,7 @@ def cases(draw: st.DrawFn, even: bool = False) -> Any:
         **{name: size for name, size in sizes.items() if name not in ("S", "spare")},
         dtype=draw(NARROW if even else FLOATS),
         layout=draw(among(*LAYOUTS)),
-        kv_layout=draw(among("dense", "transposed") if even else among(*KV_LAYOUTS)),
+        kv_layout=draw(among("dense", "transposed") if even else among(*DRAWN_KV_LAYOUTS)),
         family=draw(among(*sorted(FAMILIES))),
         seed=draw(SEEDS),
         **draw(mask_options()),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from yaie import ops
 from yaie.arena import HUGE, ZEROS, Arena, Placement
-from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences, reach, scaled
+from yaie.fill import FAMILIES, FAR, FAR_ELEMENTS, LAYOUTS, Fill, Sequences, reach, scaled
 
 Q_LENS, KV_LENS = (1, 3, 2, 0, 1), (40, 7, 0, 5, 1)
 EDGES = (3, 4, 15, 16)
@@ -160,7 +160,29 @@ def test_every_family_is_a_function_of_the_seed(family: str) -> None:
 def test_scaled_columns_reach_half_of_the_exponents(dtype: torch.dtype, exponent: int) -> None:
     assert exponent == reach(dtype)
     columns = scaled(torch.ones(2, 4), dtype).log2()
-    assert [[h, -h, h, -h] for h in [exponent // 2] * 2] == columns.tolist()
+    large, small = (13, -14) if dtype == torch.float16 else (exponent // 2, -(exponent // 2))
+    assert [[large, small] * 2] * 2 == columns.tolist()
+
+
+def test_scaled_numbers_of_float16_are_finite_and_some_are_subnormal() -> None:
+    numbers = scaled(torch.randn(1000, 64, generator=torch.Generator().manual_seed(0)), torch.half)
+    assert numbers.half().isfinite().all()
+    subnormal = numbers.half().abs() < torch.finfo(torch.half).smallest_normal
+    assert 0.3 < subnormal.double().mean() < 0.4  # two of three of every second column
+
+
+def test_far_tokens_take_little_memory_and_reach_beyond_32_bits() -> None:
+    arena = Arena()
+    tensor = Fill(arena, 0).tensor(torch.ones(3, 2, 8), torch.half, FAR)
+    assert tensor.stride(0) * 2 >= FAR_ELEMENTS
+    assert torch.equal(torch.ones(3, 2, 8).half(), tensor)
+    assert sum(b - a for a, b in arena.extents) < 4096
+
+
+def test_rows_lie_a_gap_apart() -> None:
+    near, far = (Fill(Arena(), 0).rows((3, 5), torch.int32, gap).tensor for gap in (2, 1 << 30))
+    assert near.stride() == (7, 1)
+    assert far.stride() == ((1 << 30) + 5, 1)
 
 
 def test_scaled_scores_are_those_of_normal() -> None:

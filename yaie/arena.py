@@ -18,7 +18,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -246,12 +246,13 @@ class Arena:
         self.top = end
 
     def _reserve_rows(self, place: Placement, rows: Iterable[int]) -> None:
-        """Room for some rows of a far tensor, each between guard zones, and for its end."""
-        row = place.strides[0] * place.dtype.itemsize
+        """Room for some rows of a far tensor, each between guard zones, and for its end. What lies
+        between rows that do not follow each other is nobody's."""
+        pitch = place.strides[0] * place.dtype.itemsize
+        row = replace(place, shape=place.shape[1:], strides=place.strides[1:])
         for i in sorted({int(i) for i in rows}):
-            start = place.offset + i * row
-            self._skip(start - GUARD)
-            self._reserve(start + row + GUARD)
+            self._skip(place.offset + i * pitch - GUARD)
+            self._reserve(row.end + i * pitch + GUARD)
         self._skip(place.end)
         self._reserve(place.end + GUARD)
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from yaie.arena import Arena, Slab
+from yaie.arena import Arena, Slab, contiguous_strides
 
 Floats = NDArray[np.float32]
 
@@ -22,6 +22,16 @@ LAYOUTS = ("dense", "padded", "heads-padded", "transposed", "shifted", "fused", 
 """How a [T,H,D] input lies in memory: contiguous; rows, or heads, padded by a few elements; stored
 as [H,T,D]; one element off the allocator's alignment; a slice of a fused [T, 2H, D] projection; one
 head that stands for all of them (stride 0)."""
+FAR = "far"
+"""A layout that no strategy draws: tokens so far apart that 32 bits cannot address the last."""
+FAR_ELEMENTS = 3 << 30
+"""Of a tensor that 32 bits cannot address, in elements or, as unsigned numbers, in bytes. Only the
+rows in use take memory."""
+
+
+def far_pitch(rows: int) -> int:
+    """How far apart rows must lie, in elements, for FAR_ELEMENTS between the first and the last."""
+    return -(-FAR_ELEMENTS // (64 * max(rows - 1, 1))) * 64
 
 
 class Fill:
@@ -42,6 +52,12 @@ class Fill:
         """A contiguous tensor, poisoned until it is written, ``shift`` elements off alignment.
         Nothing but ``rows`` of the first axis may be used (None: all), so that it may be far."""
         return self.arena.slab(shape, dtype, shift=shift, rows=rows)
+
+    def rows(self, shape: Sequence[int], dtype: torch.dtype, gap: int, shift: int = 0) -> Slab:
+        """Like ``slab``, ``gap`` elements between one row (of the last axis) and the next; with a
+        large one it is far."""
+        strides = contiguous_strides((*shape[:-1], shape[-1] + gap))
+        return self.arena.slab(shape, dtype, strides, shift, range(shape[0]))
 
     def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
         """A tensor that holds ``values`` rounded to ``dtype``, laid out as ``layout`` says."""
@@ -78,6 +94,8 @@ class Fill:
         if layout == "shifted":
             return self.arena.slab(shape, dtype, shift=1)
         t, h, d = shape
+        if layout == FAR:
+            return self.arena.slab(shape, dtype, (far_pitch(t), d, 1), rows=range(t))
         if layout == "padded":
             pitch = h * d + 3
             return self.arena.slab(shape, dtype, (pitch, d, 1))
@@ -97,9 +115,11 @@ def reach(dtype: torch.dtype) -> int:
 
 def scaled(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Even columns are large and odd ones small, as far as the dtype reaches with room for sums: a
-    format of a smaller range on the way would lose them."""
-    factor = 2.0 ** (reach(dtype) // 2)
-    return values * torch.where(torch.arange(values.shape[-1]) % 2 == 0, factor, 1 / factor)
+    format of a smaller range on the way would lose them. float16's are near the ends of its range,
+    half of the small ones subnormal, since sums in float32 have room enough."""
+    middle = 2.0 ** (reach(dtype) // 2)
+    large, small = (2.0**13, 2.0**-14) if dtype == torch.float16 else (middle, 1 / middle)
+    return values * torch.where(torch.arange(values.shape[-1]) % 2 == 0, large, small)
 
 
 class Sequences:
@@ -199,6 +219,15 @@ def _negative(s: Sequences) -> None:
     s.k[:] = -level * (1 + 0.001 * s.k)
 
 
+def _deep(s: Sequences) -> None:
+    """Every score is the same, -2^28 / sqrt(D) at a scale of 1/sqrt(D): no finite number may stand
+    for the maximum of none, and all keys weigh the same. (Deeper, the rounding of a score times
+    log2(e) alone would decide the weights.)"""
+    s.q.zero_()
+    s.k.zero_()
+    s.q[..., 0], s.k[..., 0] = 2.0**14, -(2.0**14)
+
+
 def _big(s: Sequences) -> None:
     """Raw scores beyond float16's range, values large but finite."""
     s.q *= 60.0
@@ -276,6 +305,7 @@ FAMILIES: dict[str, Callable[[Sequences], None]] = {
         _ladder,
         _falling,
         _negative,
+        _deep,
         _big,
         _grid,
         _constant,

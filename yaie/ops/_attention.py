@@ -40,7 +40,7 @@ from yaie.compare import (
     unit_roundoff,
 )
 from yaie.dispatch import Unsupported
-from yaie.fill import Fill
+from yaie.fill import FAR, Fill, far_pitch
 from yaie.op import Call
 from yaie.refusal import Refusal, change
 
@@ -48,9 +48,10 @@ Window = tuple[int, int]
 OPTIONS = ("causal", "scale", "window", "softcap")
 """What every attention op can be asked for, and a Case names."""
 SIGNATURE = "causal=True, scale?: float=None, window=(-1, -1), softcap=0.0, alibi?: tensor=None"
-KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
+DRAWN_KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
 """How packed keys and values lie in memory: contiguous; tokens and heads padded; stored as
 [H,N,D]; one element off alignment."""
+KV_LAYOUTS = (*DRAWN_KV_LAYOUTS, FAR)
 
 
 ONE_TILE = 8
@@ -150,6 +151,9 @@ def packed(fill: Fill, values: Tensor, rows: Sequence[int], dtype: torch.dtype, 
         slab = fill.slab((H, N, D), dtype)
         slab.write(values[at].transpose(0, 1), (slice(None), at))
         return slab.tensor.transpose(0, 1)
+    if layout == FAR:
+        far = fill.arena.slab((N, H, D), dtype, (far_pitch(N), D, 1), rows=range(N))
+        return far.write(values[at], at)
     pad = int(layout == "padded")
     slab = fill.slab((N, H + pad, D + pad), dtype, shift)
     slab.write(values[at], (at, slice(H), slice(D)))
@@ -362,6 +366,9 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
         and any(q > 128 and n - c.window[0] > 129 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
     ),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
+    "window to the right under a causal mask": lambda c: (
+        c.causal and c.window[1] > 0 and any(n > 1 for n in c.q_lens) and max(c.kv_lens) > 1
+    ),
     "window as wide as an int": lambda c: max(c.window) == 2**31 - 1,
     "that to the right, behind the first key": lambda c: (
         not c.causal
@@ -409,6 +416,31 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
         and c.scale is None
         and c.softcap == 0
         and any(q and 2 < kv <= ONE_TILE for q, kv in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
+    "equal scores below -10 million": lambda c: (
+        c.family == "deep"
+        and c.scale in (None, 1.0)
+        and c.softcap == 0
+        and any(q and kv > 1 for q, kv in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
+    "float16 values near both ends of its range": lambda c: (
+        c.family == "scaled" and c.dtype == "float16" and sum(c.kv_lens) > 1
+    ),
+    "softcap below 1": lambda c: 0 < c.softcap < 1 and sum(c.kv_lens) > 1,
+    "softcap above 32": lambda c: c.softcap > 32 and sum(c.kv_lens) > 1,
+    "a window of more than 1,024 keys that drops some": lambda c: any(
+        q and 1024 < c.window[0] < kv - q for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
+    ),
+    "queries that 32 bits cannot address": lambda c: (
+        c.layout == FAR and sum(c.q_lens) > 1 and sum(c.kv_lens) > 1
+    ),
+    # What is drawn is wide along one axis at a time, so that it stays cheap.
+    "many queries, and several of a long context, of many sequences and wide heads": lambda c: (
+        len(c.q_lens) > 4
+        and min(c.Hk, c.G) > 1
+        and c.D > 64
+        and max(c.q_lens[1:]) > 64
+        and any(q > 1 and kv > 1024 for q, kv in zip(c.q_lens[1:], c.kv_lens[1:], strict=True))
     ),
     "one value for all keys": lambda c: c.family == "constant" and sum(c.kv_lens) > 1,
 }

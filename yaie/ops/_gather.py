@@ -75,7 +75,7 @@ def laid_out(
     entries that are not read are poison. Page ids start at ``first_page``."""
     rows, P = paged.page_rows(fill, [len(c) for c in case.columns], case.spare, case.table)
     width = max((-(-s.stop // case.S) for s in case.spans), default=0) + case.tail
-    table = fill.slab((len(rows), width + case.table_gap), torch.int32)
+    table = fill.rows((len(rows), width), torch.int32, case.table_gap)
     slots = []
     for b, (row, span, columns) in enumerate(zip(rows, case.spans, case.columns, strict=True)):
         pages = torch.tensor(row, dtype=torch.int64) + first_page
@@ -84,7 +84,7 @@ def laid_out(
         offset = span.start % case.S
         slots.append(whole[offset : offset + len(span)])
     args = {
-        "block_table": table.tensor[:, :width],
+        "block_table": table.tensor,
         "kv_indptr": fill.ints([0, *itertools.accumulate(case.lens)]),
         "kv_start": fill.ints(case.starts) if case.starts else None,
     }
@@ -175,6 +175,9 @@ SPAN_EDGES: dict[str, Callable[[Any], bool]] = {
     "pages reversed": lambda c: c.table == "reversed" and any(len(p) > 1 for p in c.columns),
     "table tail unused": lambda c: c.tail > 0 and bool(c.lens),
     "table rows with gaps": lambda c: c.table_gap > 0 and any(c.lens[1:]),
+    "table rows that 32 bits cannot address": lambda c: (
+        c.table_gap * (len(c.lens) - 1) >= 1 << 31 and c.lens[-1] > 0
+    ),
     "page size 1": lambda c: c.S == 1,
     "pages of more than 512 tokens": lambda c: any(s and s.stop > 512 < c.S for s in c.spans),
     "more than 1,024 sequences": lambda c: len(c.lens) > 1024 and sum(c.lens) > 0,

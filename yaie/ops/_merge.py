@@ -151,13 +151,11 @@ def state(
     """One or several states and their lses; the numbers of those that saw no key, and ``gap``
     elements between two heads and between two rows of lse, are poison. The states start ``shift``
     elements off the allocator's alignment."""
-    D, H = values.shape[-1], lse.shape[-1]
     seen = (lse != -math.inf).nonzero().unbind(1)
-    slab = fill.slab((*lse.shape, D + gap), dtype, shift)
-    slab.write(values[seen], (*seen, slice(D)))
-    lses = fill.slab((*lse.shape[:-1], H + gap), torch.float32)
-    lses.write(lse, (..., slice(H)))
-    return slab.tensor[..., :D], lses.tensor[..., :H]
+    slab = fill.rows((*lse.shape, values.shape[-1]), dtype, gap, shift)
+    slab.write(values[seen], seen)
+    lses = fill.rows(lse.shape, torch.float32, gap)
+    return slab.tensor, lses.write(lse)
 
 
 def check_lse(call: Call, *names: str) -> None:

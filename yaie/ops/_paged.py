@@ -37,10 +37,10 @@ def block_table(fill: Fill, rows: Sequence[Sequence[int]], tail: int, gap: int) 
     """int32 [B,W]; what a sequence does not use, ``tail`` columns at least, is poison, and so are
     ``gap`` elements between two rows."""
     width = max(map(len, rows), default=0) + tail
-    table = fill.slab((len(rows), width + gap), torch.int32)
+    table = fill.rows((len(rows), width), torch.int32, gap)
     for b, row in enumerate(rows):
         table.write(torch.tensor(row, dtype=torch.int32), (b, slice(len(row))))
-    return table.tensor[:, :width]
+    return table.tensor
 
 
 @dataclass(frozen=True)

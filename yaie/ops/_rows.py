@@ -111,6 +111,13 @@ def _nan(fill: Fill, V: int) -> Tensor:
     return x
 
 
+def _negative_nan(fill: Fill, V: int) -> Tensor:
+    """Invalid: a NaN whose sign bit is set, as the 0/0 of some processors."""
+    x = 3 * fill.normal(V)
+    x[fill.rng.integers(V)] = -math.nan
+    return x
+
+
 def _inf(fill: Fill, V: int) -> Tensor:
     """Invalid: a +inf."""
     x = 3 * fill.normal(V)
@@ -139,11 +146,11 @@ LOGITS: dict[str, Family] = {
             _huge,
             _tail,
         ),
-        *(_neighbours, _subnormal, _masked, _single, _nan, _inf, _banned),
+        *(_neighbours, _subnormal, _masked, _single, _nan, _negative_nan, _inf, _banned),
     )
 }
 """Families of a row of logits, by name."""
-INVALID = ("nan", "inf", "banned")
+INVALID = ("nan", "negative_nan", "inf", "banned")
 """Those that make a row invalid."""
 
 # Probabilities ----------------------------------------------------------------------------------
@@ -287,10 +294,12 @@ def drawn(
 
 
 def laid_out(fill: Fill, values: Tensor, gap: int, shift: int) -> Tensor:
-    """[B,V] with ``gap`` elements of poison between rows, ``shift`` elements off alignment."""
-    B, V = values.shape
-    slab = fill.slab((B, V + gap), torch.float32, shift)
-    return slab.write(values, (slice(None), slice(V)))[:, :V]
+    """[B,V] with ``gap`` elements of poison between rows, ``shift`` elements off alignment; a gap
+    of -1: the first row stands for all (stride 0)."""
+    if gap < 0:
+        first = fill.rows(values[:1].shape, torch.float32, 0, shift).write(values[:1])
+        return first.expand(values.shape)
+    return fill.rows(values.shape, torch.float32, gap, shift).write(values)
 
 
 def parameters(fill: Fill, case: Any, *names: str) -> dict[str, Tensor]:
@@ -326,6 +335,9 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
     "V = 1": lambda c: c.B > 0 and c.V == 1,
     "V no multiple of 4": lambda c: c.B > 0 and c.V % 4 != 0,
     "rows with gaps": lambda c: c.gap > 0 and c.B > 1,
+    "one row that stands for all": lambda c: c.gap < 0 and c.B > 1,
+    "rows that 32 bits cannot address": lambda c: c.gap * (c.B - 1) >= 1 << 31,
+    "many wide rows": lambda c: c.B > 16 and c.V > 256,
     "rows off alignment": lambda c: c.B > 0 and c.shift % 4 != 0,
     "rows unlike each other": lambda c: c.B > 1 and c.mates == "mixed",
     "more than 16 rows": lambda c: c.B > 16,
@@ -337,6 +349,7 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
 ROW_EDGES: dict[str, Callable[[Any], bool]] = {
     **LAYOUT_EDGES,
     "invalid row": lambda c: c.B > 0 and c.family in INVALID,
+    "a NaN with its sign bit set": lambda c: c.B > 0 and c.family == "negative_nan",
     "invalid row of several parts": lambda c: c.B > 0 and c.V > 32768 and c.family in INVALID,
     "all logits equal": lambda c: c.B > 0 and c.V > 1 and c.family == "flat",
     "one-hot": lambda c: c.B > 0 and c.V > 1 and c.family == "onehot",

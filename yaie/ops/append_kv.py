@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.fill import LAYOUTS, Fill
+from yaie.fill import FAR, LAYOUTS, Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.refusal import Refusal, put
 from yaie.signature import FLOAT_NAMES, parse
@@ -46,7 +46,7 @@ class Case:
     Dv: int = at_least(1, default=8)
     dtype: str = one_of(FLOAT_NAMES, default="float16")
     skip: int = at_least(0, default=0)
-    layout: str = one_of(LAYOUTS, default="dense")
+    layout: str = one_of((*LAYOUTS, FAR), default="dense")
     cache_shift: int = at_least(0, default=0)
     family: str = one_of(("normal", "bits"), default="normal")
     seed: int = at_least(0, default=0)
@@ -123,6 +123,10 @@ EDGES = {
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "head dims above 256": lambda c: min(c.D, c.Dv) > 256 and c.T > 0 and c.skip != 1,
     "Dv differs from D": lambda c: c.Dv != c.D,
+    "tokens that 32 bits cannot address": lambda c: c.layout == FAR and c.T > 1 and c.skip != 1,
+    "many tokens of many wide heads": lambda c: (
+        c.T > 128 and c.Hk > 8 and min(c.D, c.Dv) > 64 and c.S > 32 and c.skip != 1
+    ),
 }
 
 

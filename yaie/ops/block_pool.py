@@ -170,6 +170,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         a[0] == "free" and 64 < len(e.values or ()) == len(set(a[1])) < len(a[1])
         for a, e in c.history
     ),
+    "more than 256 users of a page": lambda c: any(
+        e.observables[1] > 256 * c.P for _, e in c.history
+    ),
     "double free": lambda c: "free" in c.ended("a free page"),
     "freed more often than used in one command": lambda c: (
         "free" in c.ended("more often than used")

@@ -170,6 +170,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "a prefix that 16 bits cannot count": lambda c: max(c.common, default=0) > 65_536,
     "more than 256 shared tokens": lambda c: max(c.common, default=0) > 256,
     "more than 4096 shared tokens": lambda c: max(c.common, default=0) > 4096,
+    "page of more than 128 tokens": lambda c: c.page > 128 and max(c.common, default=0) > c.page,
     "more than 32 pairs": lambda c: len(c.common) > 32,
 }
 

@@ -156,6 +156,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page of more than 16 KiB": lambda c: (
         math.prod(c.page) * getattr(torch, c.dtype).itemsize > 16384
     ),
+    "page of more than 65,536 words": lambda c: (
+        math.prod(c.page) * getattr(torch, c.dtype).itemsize > 1 << 20 and c.M > 0
+    ),
+    "many layers, many pairs": lambda c: c.L > 64 and c.M > 128 and c.P > 256,
     "more than 16 pairs": lambda c: len(c.pairs(list(range(c.P)))) > 16,
     "page ids beyond 16 bits": lambda c: c.P > 1 << 17 and c.M > 0,
 }

@@ -56,7 +56,7 @@ class Case:
     position: int = at_least(-(2**31), default=0)
     at: int = at_least(0, default=0)
     mates: str = one_of(("same", "mixed"), default="same")
-    gap: int = at_least(0, default=0)
+    gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of((*rows.WEIGHTS, noise.CLOSE), default="softmax")
     seed: int = at_least(0, default=0)

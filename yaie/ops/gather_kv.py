@@ -122,6 +122,9 @@ EDGES = {
     "row bytes no multiple of 16": lambda c: (
         c.Hk * c.D * getattr(torch, c.dtype).itemsize % 16 != 0 and sum(c.lens) > 0
     ),
+    "many positions of many sequences of wide heads": lambda c: (
+        len(c.lens) > 16 and max(c.lens) > 256 and c.Hk > 4 and min(c.D, c.Dv) > 64 and c.S > 64
+    ),
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.lens) > 0,
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.lens) > 0,
 }

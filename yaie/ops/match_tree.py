@@ -186,7 +186,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "stop inside an edge": lambda c: any(where == "edge" for _, where in c.stops()),
     "a page agrees but for its last token": lambda c: c.page > 1 and c.siblings > 1,
     "more than 32 nodes deep": lambda c: c.chain > 32 and _deepest(c) > 32 * c.page,
-    "1000 siblings": lambda c: c.siblings >= 1000 and bool(c.asked),
+    "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
     "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
     "more than 32 queries": lambda c: len(c.asked) > 32,

@@ -106,6 +106,14 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         c.family == "scaled" and c.dtype == "bfloat16" and c.empty == "none" and c.T > 0
     ),
     "gaps between heads": lambda c: c.pad > 0 and c.T * c.H > 1,
+    "rows that 32 bits cannot address": lambda c: c.pad * c.H * (c.T - 1) >= 1 << 31,
+    "lse far below -100,000": lambda c: (
+        c.level < -1e5 and abs(c.gap) < 100 and c.empty != "all" and c.T > 0
+    ),
+    "float16 values near both ends of its range": lambda c: (
+        c.family == "scaled" and c.dtype == "float16" and c.empty == "none" and c.T > 0
+    ),
+    "many tokens of many wide heads": lambda c: c.T > 64 and c.H > 8 and c.D > 64,
     "b off alignment": lambda c: c.b_shift > 0 and c.T > 0,
     "more than 256 rows": lambda c: c.T * c.H > 256,
 }

@@ -110,6 +110,16 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "values beyond float16's range": lambda c: (
         c.family == "scaled" and c.dtype == "bfloat16" and c.empty == "none" and min(c.K, c.T) > 0
     ),
+    "rows that 32 bits cannot address": lambda c: c.pad * c.T * c.H * (c.K - 1) >= 1 << 31,
+    "lse far below -100,000": lambda c: (
+        c.level < -1e5 and abs(c.gap) < 100 and c.K > 1 and c.empty != "all" and c.T > 0
+    ),
+    "float16 values near both ends of its range": lambda c: (
+        c.family == "scaled" and c.dtype == "float16" and c.empty == "none" and c.K > 1 and c.T > 0
+    ),
+    "many states of many tokens of many wide heads": lambda c: (
+        c.K > 16 and c.T > 32 and c.H > 8 and c.D > 64
+    ),
     "gaps between heads": lambda c: c.pad > 0 and c.K > 0 and c.T * c.H > 1,
     "more than 256 rows": lambda c: c.T * c.H > 256,
 }

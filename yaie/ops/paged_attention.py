@@ -41,7 +41,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
+from yaie.fill import FAMILIES, FAR, LAYOUTS, Fill, Sequences
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _attention as attention
 from yaie.ops import _paged as paged
@@ -71,7 +71,7 @@ class Case:
     spare: int = at_least(0, default=1)
     tail: int = at_least(0, default=1)
     table_gap: int = at_least(0, default=0)
-    layout: str = one_of(LAYOUTS, default="dense")
+    layout: str = one_of((*LAYOUTS, FAR), default="dense")
     cache_shift: int = at_least(0, default=0)
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
@@ -192,6 +192,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
+    "table rows that 32 bits cannot address": lambda c: (
+        c.table_gap * (len(c.q_lens) - 1) >= 1 << 31 and min(c.q_lens[-1:] + c.kv_lens[-1:]) > 0
+    ),
 }
 
 

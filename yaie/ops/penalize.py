@@ -66,7 +66,7 @@ class Case:
     frequency: float = 0.0
     presence: float = 0.0
     mates: str = one_of(("same", "mixed"), default="same")
-    gap: int = at_least(0, default=0)
+    gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of(rows.LOGITS, default="normal")
     seed: int = at_least(0, default=0)
@@ -195,7 +195,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "rewards": lambda c: min(c.frequency, c.presence) < 0 and _some(c.output_lens),
     "logits of 0": lambda c: c.family == "ties" and c.V > 9 and c.B > 0,
     "a count beyond 16 bits": lambda c: c.alphabet == 1 and max((0, *c.output_lens)) > 65_535,
-    "more than 256 tokens": lambda c: max((*c.prompt_lens, *c.output_lens), default=0) > 256,
+    "more than 1,024 tokens of a prompt": lambda c: 1024 < max((0, *c.prompt_lens)) < c.alphabet,
 }
 
 

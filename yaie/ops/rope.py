@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from yaie.compare import Comparison, Contract
-from yaie.fill import LAYOUTS, Fill
+from yaie.fill import FAR, LAYOUTS, Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _rope as rotary
 from yaie.signature import FLOAT_NAMES, parse
@@ -54,7 +54,7 @@ class Case:
     positions: str = one_of(rotary.POSITIONS, default="random")
     table: str = one_of(rotary.TABLES, default="angles")
     table_gap: int = at_least(0, default=0)
-    layout: str = one_of(LAYOUTS, default="dense")
+    layout: str = one_of((*LAYOUTS, FAR), default="dense")
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -147,6 +147,13 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "stride 0": lambda c: c.layout == "broadcast" and c.T > 0 and c.H > 1,
     "more than 256 tokens": lambda c: c.T > 256,
     "more than 16 heads": lambda c: c.H > 16 and c.T > 0,
+    "tokens that 32 bits cannot address": lambda c: c.layout == FAR and c.T > 1,
+    "many tokens of many wide heads": lambda c: (
+        c.T > 128 and c.H > 8 and c.R > 64 and max(c.at()) > 1024
+    ),
+    "aligned table rows with gaps": lambda c: (
+        c.R % 8 == 0 and c.table_gap > 0 and c.table_gap % 4 == 0 and c.T > 1
+    ),
 }
 
 ERRORS = rotary.TABLE_ERRORS

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from yaie.compare import Comparison, Contract, Written
-from yaie.fill import LAYOUTS, Fill
+from yaie.fill import FAR, LAYOUTS, Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _paged as paged
 from yaie.ops import _rope as rotary
@@ -67,7 +67,7 @@ class Case:
     table: str = one_of(rotary.TABLES, default="angles")
     table_gap: int = at_least(0, default=0)
     skip: int = at_least(0, default=0)
-    layout: str = one_of(LAYOUTS, default="dense")
+    layout: str = one_of((*LAYOUTS, FAR), default="dense")
     cache_shift: int = at_least(0, default=0)
     family: str = one_of(("normal", "bits"), default="normal")
     seed: int = at_least(0, default=0)
@@ -192,6 +192,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more query heads than KV heads": lambda c: c.Hq > c.Hk and c.T > 0,
     "head dims above 256": lambda c: min(c.D, c.Dv) > 256 and c.T > 0 and c.skip != 1,
     "Dv differs from D": lambda c: c.Dv != c.D and c.T > 0,
+    "tokens that 32 bits cannot address": lambda c: c.layout == FAR and c.T > 1 and c.skip != 1,
+    "many tokens of many wide heads": lambda c: (
+        c.T > 128 and min(c.Hq, c.Hk) > 8 and min(c.R, c.Dv) > 64 and c.skip != 1
+    ),
     "fused qkv view": lambda c: c.layout == "fused" and c.T > 0,
     "bases of the caches off alignment": lambda c: c.cache_shift > 0 and c.T > 0,
     "slots beyond 16 bits": lambda c: c.P * c.S > 1 << 16 and c.T > 0,

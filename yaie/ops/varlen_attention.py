@@ -38,7 +38,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from yaie.fill import FAMILIES, LAYOUTS, Fill, Sequences
+from yaie.fill import FAMILIES, FAR, LAYOUTS, Fill, Sequences
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _attention as attention
 from yaie.ops import _paged as paged
@@ -62,7 +62,7 @@ class Case:
     window: attention.Window = (-1, -1)
     softcap: float = 0.0
     scale: float | None = None
-    layout: str = one_of(LAYOUTS, default="dense")
+    layout: str = one_of((*LAYOUTS, FAR), default="dense")
     kv_layout: str = one_of(attention.KV_LAYOUTS, default="dense")
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
@@ -155,6 +155,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "Dv differs from D": lambda c: c.Dv != c.D and sum(c.kv_lens) > 0,
     "keys with gaps": lambda c: c.kv_layout == "padded" and sum(c.kv_lens) > 1,
     "keys stored head by head": lambda c: c.kv_layout == "transposed" and sum(c.kv_lens) > 1,
+    "keys that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR and len(c.kv_lens) > 1 and c.kv_lens[-1] == 1 and c.q_lens[-1] > 0
+    ),
     "keys off alignment": lambda c: c.kv_layout == "shifted" and sum(c.kv_lens) > 0,
 }
 
