@@ -31,7 +31,7 @@ def integers(least: int, most: int) -> st.SearchStrategy[int]:
 FLOATS = st.sampled_from(["float32", "float16", "bfloat16"])
 NARROW = st.sampled_from(["float16", "bfloat16"])
 SEEDS = st.integers(0, 2**32 - 1)
-PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 48, 64, 100, 128, 256, 512])
+PAGE_SIZES = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16, 32, 48, 61, 64, 100, 128, 256, 512])
 HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256, 1, 3, 20])
 EVEN_HEAD_DIMS = st.sampled_from([8, 16, 32, 40, 64, 80, 96, 128, 192, 256])
 """Those that kernels on tensor cores take."""

@@ -117,8 +117,10 @@ def scaled(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Even columns are large and odd ones small, as far as the dtype reaches with room for sums: a
     format of a smaller range on the way would lose them. float16's are near the ends of its range,
     half of the small ones subnormal, since sums in float32 have room enough."""
-    middle = 2.0 ** (reach(dtype) // 2)
-    large, small = (2.0**13, 2.0**-14) if dtype == torch.float16 else (middle, 1 / middle)
+    large = 2.0 ** (reach(dtype) // 2)
+    small = 1 / large
+    if dtype == torch.float16:
+        values, large, small = values.clamp(-3.9, 3.9), 2.0**14, 2.0**-14
     return values * torch.where(torch.arange(values.shape[-1]) % 2 == 0, large, small)
 
 
