@@ -631,6 +631,9 @@ class Outline(Fill):
         typed = self.memory[start:].view(dtype)
         return Unwritten(typed.as_strided(shape, contiguous_strides(shape)))
 
+    def rows(self, shape: Sequence[int], dtype: torch.dtype, gap: int, shift: int = 0) -> Any:
+        return Unwritten(self.slab((*shape[:-1], shape[-1] + gap), dtype).tensor[..., : shape[-1]])
+
     def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
         return self.slab(values.shape, dtype).tensor
 

@@ -263,10 +263,12 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
     # Tensor cores have no product of two float32 numbers: it is a sum of three in TF32, and what
     # that leaves out of p is left out of the whole row (docs/decisions/0010).
     split = 0.0 if narrow or contract.accumulator == "ieee" else floor.square()
+    # What splits lose near 0, stored in the dtype: as the result does (docs/decisions/0011).
+    stored = u * tiny if contract.partials_in_dtype and narrow else 0.0
     out = Budget(
         expected=oracle.out,
         terms={
-            ROUNDING: u * size.clamp_min(tiny) * some,
+            ROUNDING: (u * size.clamp_min(tiny) + stored) * some,
             "equal scores round alike": coherent,
             "rounding of P and scores": LAMBDA * torch.sqrt(rounded_p + scores),
             "float32 floor": floor,
@@ -281,7 +283,8 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
             + accumulated.square()
             + split
         )
-        + u * tiny,
+        + u * tiny
+        + stored,
     )
     rounded_sum = u if contract.row_sum_of_rounded_p and narrow else 0.0
     cap = 2.0**-22 * float(call.options["softcap"])
