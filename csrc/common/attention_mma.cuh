@@ -80,11 +80,23 @@ __device__ void multiply_keys(Scores<Tile>& score, const typename Tile::T* q_row
     }
 }
 
-// Scores in units of log 2, capped: where the factor in the exponent cannot do it alone. tanhf branches,
-// so that a lane's scores would go through it one after the other, which is most of a decode tile's
-// time; this form has no branch, and is as good as the budget's 2^-22 of softcap wants it.
+// Scores in units of log 2, capped: where the factor in the exponent cannot do it alone.
 template <class Tile>
 __device__ void cap_scores(Scores<Tile>& score, const Options& options) {
+#pragma unroll
+    for (int m = 0; m < Tile::kMmaRows; ++m)
+#pragma unroll
+        for (int n = 0; n < Tile::kKeys / 8; ++n)
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+                score[m][n][e] = capped(options.scale * score[m][n][e], options.softcap) * kLog2E;
+}
+
+// The same where registers allow it. tanhf branches, so that a lane's scores go through it one after
+// the other, which is most of a decode tile's time; this form has no branch, and is as good as the
+// budget's 2^-22 of softcap wants it.
+template <class Tile>
+__device__ void cap_scores_at_once(Scores<Tile>& score, const Options& options) {
     const bool capped = options.softcap > 0.0f;
     const float most = 0x1.fp127f;  // in infinity's place, which would make NaN of a score of 0
     const float squeeze = fmaxf(-most, fminf(most, 2 * kLog2E * options.scale / options.softcap));

@@ -42,7 +42,7 @@ __device__ void add_keys(attention::Accumulator<typename Tile::Warp>& acc,
     attention::Scores<Warp> score;
     attention::multiply_keys<Warp>(score, q_tile, keys);
     if (options.softcap > 0.0f || options.scale <= 0.0f)
-        attention::cap_scores<Warp>(score, options);
+        attention::cap_scores_at_once<Warp>(score, options);
     if (key < task.unit.all.first || key + Warp::kKeys > task.unit.all.last)
         attention::mask_scores<Warp>(score, kept, key);
     attention::raise_maxima<Warp>(acc, score, factor);
