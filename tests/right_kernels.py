@@ -51,10 +51,9 @@ def attention(
     causal: bool,
     scale: float | None,
     window: tuple[int, int],
-    softcap: float,
-    alibi: None = None,
+    **_: Any,
 ) -> State:
-    """One sequence after the other. Of all options only ``causal`` and ``scale`` are served."""
+    """One sequence after the other; there is no softcap and no ALiBi."""
     out = q.new_empty(*q.shape[:2], v.shape[-1])
     lse = torch.empty(q.shape[:2])
     group = q.shape[1] // k.shape[1]

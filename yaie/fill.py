@@ -29,11 +29,6 @@ FAR_ELEMENTS = 3 << 30
 rows in use take memory."""
 
 
-def far_pitch(rows: int) -> int:
-    """How far apart rows must lie, in elements, for FAR_ELEMENTS between the first and the last."""
-    return -(-FAR_ELEMENTS // (64 * max(rows - 1, 1))) * 64
-
-
 class Fill:
     """Draws the contents of one case into an arena, from the case's seed alone."""
 
@@ -58,6 +53,12 @@ class Fill:
         large one it is far."""
         strides = contiguous_strides((*shape[:-1], shape[-1] + gap))
         return self.arena.slab(shape, dtype, strides, shift, range(shape[0]))
+
+    def far(self, shape: tuple[int, int, int], dtype: torch.dtype) -> Slab:
+        """Tokens [T,H,D] so far apart that FAR_ELEMENTS lie between the first and the last."""
+        T, _, D = shape
+        pitch = -(-FAR_ELEMENTS // (64 * max(T - 1, 1))) * 64
+        return self.arena.slab(shape, dtype, (pitch, D, 1), rows=range(T))
 
     def tensor(self, values: Tensor, dtype: torch.dtype, layout: str = "dense") -> Tensor:
         """A tensor that holds ``values`` rounded to ``dtype``, laid out as ``layout`` says."""
@@ -95,7 +96,7 @@ class Fill:
             return self.arena.slab(shape, dtype, shift=1)
         t, h, d = shape
         if layout == FAR:
-            return self.arena.slab(shape, dtype, (far_pitch(t), d, 1), rows=range(t))
+            return self.far((t, h, d), dtype)
         if layout == "padded":
             pitch = h * d + 3
             return self.arena.slab(shape, dtype, (pitch, d, 1))

@@ -40,7 +40,7 @@ from yaie.compare import (
     unit_roundoff,
 )
 from yaie.dispatch import Unsupported
-from yaie.fill import FAR, Fill, far_pitch
+from yaie.fill import FAR, Fill
 from yaie.op import Call
 from yaie.refusal import Refusal, change
 
@@ -152,8 +152,7 @@ def packed(fill: Fill, values: Tensor, rows: Sequence[int], dtype: torch.dtype, 
         slab.write(values[at].transpose(0, 1), (slice(None), at))
         return slab.tensor.transpose(0, 1)
     if layout == FAR:
-        far = fill.arena.slab((N, H, D), dtype, (far_pitch(N), D, 1), rows=range(N))
-        return far.write(values[at], at)
+        return fill.far((N, H, D), dtype).write(values[at], at)
     pad = int(layout == "padded")
     slab = fill.slab((N, H + pad, D + pad), dtype, shift)
     slab.write(values[at], (at, slice(H), slice(D)))
