@@ -131,6 +131,25 @@ def test_a_call_with_arguments_that_the_door_refuses_is_an_outcome(worker: Worke
     )
 
 
+def test_a_case_that_no_gpu_memory_is_left_for_is_no_fault(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(execution, "_uploaded", full)
+    near = job("good.attention", worker.regions)
+    far = replace(near, device="cuda", extents=((0, 24 << 30),))
+    outcomes = execution.execute(far, worker.regions)
+    assert ["the GPU has no room for a case of 24 GiB"] == [o.raised.message for o in outcomes]
+    with Judge(PLUGIN) as judge:
+        monkeypatch.setattr(judge._worker, "begin", lambda job: None)
+        monkeypatch.setattr(judge._worker, "finish", lambda timeout: outcomes)
+        op = ops.paged_attention
+        verdict = judge.judge(op, op.kernels["good.attention"], op.good)
+    assert ("unsupported", outcomes[0].raised.message) == (verdict.status, verdict.reason)
+
+
 def test_a_refusal_is_answered_with_what_was_raised(worker: Worker) -> None:
     answer = worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
     assert ("TypeError", False, False) == (answer.raised.type, answer.wrote, answer.entered)

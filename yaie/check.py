@@ -37,7 +37,7 @@ from yaie.dispatch import nearest
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
-from yaie.worker.execution import Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
+from yaie.worker.execution import NO_ROOM, Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
 
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
@@ -95,6 +95,10 @@ class _Fault(Exception):
         may = f"with {declaration} in its contract it may: declare that if the kernel does so"
         reason = f"{self.verdict.reason}; {may} (docs/error-model.md)"
         self.verdict = replace(self.verdict, reason=reason)
+
+
+class _Unjudged(Exception):
+    """The case cannot be judged here, for no fault of the kernel."""
 
 
 class Judge:
@@ -167,6 +171,8 @@ class Judge:
             self._check_runs(layout, wanted, job, kernel, results)
         except _Fault as fault:
             return fault.verdict
+        except _Unjudged as error:
+            return Verdict("unsupported", reason=str(error))
         seconds = sum(outcome.seconds for outcome in outcomes)
         return Verdict("pass", receipt=judgement, seconds=seconds)
 
@@ -197,6 +203,8 @@ class Judge:
         outcomes = cast(list[Outcome], answer)
         for outcome in outcomes:
             raised = outcome.raised
+            if raised is not None and raised.type == NO_ROOM:
+                raise _Unjudged(raised.message)
             if raised is not None and raised.finding is not None:
                 raise _Fault(raised.finding, raised.message)
             if raised is not None:

@@ -98,6 +98,10 @@ class Raised:
         return Raised(type(error).__name__, str(error), finding)
 
 
+NO_ROOM = "no room"
+"""The type of what is "raised" where a case does not fit on a GPU: no fault of the kernel."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one run left behind: its results, the memory it allocated, what it raised."""
@@ -267,7 +271,11 @@ def _executed(
     op: Op, job: Job, run: Run, regions: Regions, leftovers: Mapping[tuple[int, int], Bytes]
 ) -> Outcome:
     shared = torch.from_numpy(regions[run.region])
-    base = shared if job.device == "cpu" else _uploaded(shared, job)
+    try:
+        base = shared if job.device == "cpu" else _uploaded(shared, job)
+    except torch.OutOfMemoryError:
+        size = f"{job.top / 2**30:.0f} GiB" if job.top >= FAR_BYTES else f"{job.top:,} bytes"
+        return Outcome(raised=Raised(NO_ROOM, f"the GPU has no room for a case of {size}"))
     args = {name: viewed(place, base) for name, place in job.args.items()}
     heap = Heap(base, job.top, run.poison, leftovers)
     results: tuple[Any, ...] = ()
