@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,15 @@ from yaie.ops._attention import keep_mask
 
 State = tuple[Tensor, Tensor]
 Product = Callable[[Tensor, Tensor], Tensor]
+Sum = Callable[[Tensor], Tensor]
 LOG2E = math.log2(math.e)
 SLACK = 8.0
 """By how much, in powers of two, a maximum may lag behind before sums are rescaled."""
+
+
+def last_axis_sum(x: Tensor) -> Tensor:
+    """As PyTorch adds: by halves."""
+    return x.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,7 @@ class Style:
     p_rounded: bool = False
     partials_in_dtype: bool = False
     product: Product = torch.matmul
+    total: Sum = last_axis_sum
 
 
 def attention(
@@ -93,7 +101,7 @@ def _online(
         new = torch.where((new - most <= SLACK) & (most > -math.inf), most, new)
         base = new.masked_fill(new == -math.inf, 0.0)
         p, fade = torch.exp2(s - base[..., None]), torch.exp2(most - base)
-        total = total * fade + p.sum(-1)
+        total = total * fade + style.total(p)
         p = p.to(dtype).float() if style.p_rounded else p
         o = o * fade[..., None] + style.product(p, v[:, t])
         most = new
@@ -130,6 +138,18 @@ def three_tf32(a: Tensor, b: Tensor) -> Tensor:
     return a_rest @ tf32(b) + tf32(a) @ b_rest + tf32(a) @ tf32(b)
 
 
+def sum_in_order(x: Tensor) -> Tensor:
+    """The sum of the last axis, one after the other: the least accurate order."""
+    if not x.shape[-1]:
+        return x.sum(-1)
+    return torch.from_numpy(np.add.accumulate(x.numpy(), -1, np.float32)[..., -1].copy())
+
+
+def product_in_order(a: Tensor, b: Tensor) -> Tensor:
+    """Every element of the product is such a sum."""
+    return sum_in_order(a[..., None, :] * b.mT[..., None, :, :])
+
+
 def _serves(float32: bool, call: Call) -> str | None:
     if call.options["softcap"]:
         return "it has no softcap"
@@ -146,6 +166,12 @@ RIGHT = (
     _kernel("right.flash", Style(p_rounded=True), Contract(p_rounded=True)),
     _kernel(
         "right.split", Style(splits=3, partials_in_dtype=True), Contract(partials_in_dtype=True)
+    ),
+    _kernel(
+        "right.in_order",
+        Style(tile=1 << 20, product=product_in_order, total=sum_in_order),
+        Contract(),
+        True,
     ),
     _kernel("right.tf32x3", Style(product=three_tf32), Contract(accumulator="tensor_core"), True),
 )

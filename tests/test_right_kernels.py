@@ -40,6 +40,18 @@ def test_a_right_kernel_is_failed_on_no_case(judge: Judge, kernel: Kernel) -> No
     assert len(FAMILIES) * 2 <= sum(v.status == "pass" for v in verdicts)
 
 
+@pytest.mark.parametrize("scale", [None, 0.05], ids=lambda s: f"scale={s}")
+def test_one_sum_of_thousands_of_keys_is_failed_on_no_case(
+    judge: Judge, scale: float | None
+) -> None:
+    """Like terms round one way at every step: no family may have thousands of them."""
+    kernel = OP.kernels["right.in_order"]
+    options = {"dtype": "float32", "D": 8, "Dv": 32, "scale": scale}
+    cases = [OP.Case(q_lens=(1,), kv_lens=(8200,), family=family, **options) for family in FAMILIES]
+    verdicts = [judge.judge(OP, kernel, case) for case in cases]
+    assert [] == [v.reason for v in verdicts if v.status != "pass"]
+
+
 def test_a_declaration_that_would_do_is_named(judge: Judge) -> None:
     kernel = OP.kernels["undeclared.flash"]
     case = OP.Case(kv_lens=(33,), D=64, Dv=64, dtype="bfloat16")
