@@ -1,9 +1,9 @@
 """Laws: what must hold between two calls of one kernel, whatever the numbers are.
 
-A law is a test with the fixture ``law``, which runs once for each kernel of its op that this
-process may run (references and plain PyTorch). It calls ``law.run`` as often as it needs and states
-the law with ``law.exact`` or ``law.within``. A test marked ``peer`` states agreement with software
-that is not ours, in the same words.
+A law is a test with the fixture ``law``, which runs once for the reference of its op, and once for
+plain PyTorch or the host's own structure: what kernels are judged by. It calls ``law.run`` as often
+as it needs and states the law with ``law.exact`` or ``law.within``. A test marked ``peer`` states
+agreement with software that is not ours, in the same words.
 """
 
 from __future__ import annotations

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from yaie import ops
+from yaie.dispatch import Unsupported
 from yaie.kernels.torch_eager import attention, movers
 from yaie.op import Call, Kernel
 
 KERNELS: list[Kernel] = []
+calls: list[None] = []
 
 Run = Callable[..., Any]
 
@@ -720,6 +722,23 @@ def _supports_raises(call: Call) -> str | None:
 @kernel(supports=_declines)
 def bad_declines(**given: Any) -> Any:
     raise AssertionError("a declined call was made")
+
+
+@kernel()
+def good_declines_by_contents(**given: Any) -> Any:
+    """What it serves depends on lengths, which ``supports`` does not see."""
+    if int(given["kv_lens"].max()) > 4:
+        raise Unsupported("serves up to 4 keys")
+    return attend(given)
+
+
+@kernel()
+def bad_declines_now_and_then(**given: Any) -> Any:
+    """Every second call, whatever it is."""
+    calls.append(None)
+    if len(calls) % 2:
+        raise Unsupported("not now")
+    return attend(given)
 
 
 @kernel(supports=_supports_raises)

@@ -389,6 +389,20 @@ def test_a_kernel_that_declines_is_unsupported_and_never_called(judge: Judge) ->
     assert verdict.ok
 
 
+def test_a_kernel_may_decline_by_the_contents_of_a_call(judge: Judge) -> None:
+    long = "paged_attention.Case(kv_lens=(5,))"
+    verdict = judged(judge, "good.declines_by_contents", long)
+    assert ("unsupported", "serves up to 4 keys") == (verdict.status, verdict.reason)
+    short = "paged_attention.Case(kv_lens=(4,))"
+    assert "pass" == judged(judge, "good.declines_by_contents", short).status
+
+
+def test_a_kernel_that_declines_a_call_and_then_serves_it_is_at_fault(judge: Judge) -> None:
+    verdict = judged(judge, "bad.declines_now_and_then")
+    assert ("fail", "error") == (verdict.status, verdict.check)
+    assert "Unsupported: not now" == verdict.reason
+
+
 def test_a_question_to_supports_that_raises_is_a_fault_of_the_kernel(judge: Judge) -> None:
     assert "fail" == judged(judge, "bad.supports_raises").status
 

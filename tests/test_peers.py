@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +55,20 @@ def test_what_dense_attention_cannot_do_it_declines(judge: Judge) -> None:
     case = op.parse_case(PAGED.format("1,", "5,", ", softcap=30.0"))
     verdict = judge.judge(op, op.kernels["torch.sdpa_math"], case)
     assert ("unsupported", "this attention has no softcap") == (verdict.status, verdict.reason)
+
+
+def test_laws_are_asked_of_no_plugin() -> None:
+    """They call with tensors of the CPU, in all dtypes and shapes, and other ops by that name."""
+    suite = ["conformance/test_paged_attention.py", "--kernel", "torch.*"]
+    collect = ["-m", "pytest", "--collect-only", "-q", "-p", "no:benchmark", "-p", "no:xdist"]
+    env = {**os.environ, "YAIE_PLUGINS": peers.__name__}
+    found = subprocess.run(
+        [sys.executable, *collect, *suite], capture_output=True, text=True, cwd=ROOT, env=env
+    )
+    named = [line.partition("::")[2] for line in found.stdout.splitlines() if "::" in line]
+    of_peers = [name for name in named if "torch.sdpa_math" in name]
+    assert ["test_equivalence[paged_attention-torch.sdpa_math]"] == of_peers, found.stdout
+    assert len([name for name in named if "torch.eager" in name]) >= 5
 
 
 @pytest.mark.parametrize(

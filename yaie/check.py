@@ -33,7 +33,7 @@ from yaie.arena import (
     Regions,
 )
 from yaie.compare import Comparison, Contract, Judgement, Receipt, Verdict, Written, told
-from yaie.dispatch import nearest
+from yaie.dispatch import Unsupported, nearest
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
@@ -42,6 +42,8 @@ from yaie.worker.execution import NO_ROOM, Job, Outcome, RefusalJob, RefusalOutc
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
 milliseconds."""
+DECLINED = Unsupported.__name__
+"""What a kernel raises that sees in a call's contents what it does not serve."""
 
 
 def find_kernel(op: Op, name: str) -> Kernel:
@@ -201,6 +203,9 @@ class Judge:
         answer = self._worker.finish(self._timeout)
         _raise_if_dead(answer)
         outcomes = cast(list[Outcome], answer)
+        declined = {o.raised.message for o in outcomes if o.raised and o.raised.type == DECLINED}
+        if declined and all(o.raised and o.raised.type == DECLINED for o in outcomes):
+            raise _Unjudged(min(declined))
         for outcome in outcomes:
             raised = outcome.raised
             if raised is not None and raised.type == NO_ROOM:
