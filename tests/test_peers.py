@@ -14,9 +14,12 @@ import torch
 
 from benchmarks import peers
 from benchmarks.peers.batches import Attention, Memo, keep_mask, masked
+from benchmarks.peers.torch_sdpa import Limits
 from benchmarks.timing.inputs import Inputs
 from yaie import ops
+from yaie.arena import Arena
 from yaie.check import Judge
+from yaie.fill import Fill
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -55,6 +58,18 @@ def test_what_dense_attention_cannot_do_it_declines(judge: Judge) -> None:
     case = op.parse_case(PAGED.format("1,", "5,", ", softcap=30.0"))
     verdict = judge.judge(op, op.kernels["torch.sdpa_math"], case)
     assert ("unsupported", "this attention has no softcap") == (verdict.status, verdict.reason)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.3, 0.3, None])
+def test_a_backend_that_gives_nan_declines_a_scale_that_is_not_positive(
+    scale: float | None,
+) -> None:
+    op = ops.get("varlen_attention")
+    args, options = op.inputs(replace(op.good, scale=scale), Fill(Arena(), 0))
+    call = op.bind(**args, **options)
+    positive = scale is None or scale > 0
+    assert positive == (Limits(any_scale=False).declines(call) is None)
+    assert Limits().declines(call) is None
 
 
 def test_laws_are_asked_of_no_plugin() -> None:

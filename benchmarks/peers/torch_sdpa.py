@@ -146,11 +146,15 @@ class Limits:
     dtypes: tuple[torch.dtype, ...] = HALF
     widest: int = 256
     multiple: int = 8
+    any_scale: bool = True
 
     def declines(self, call: Call) -> str | None:
         """None for a call that it serves, else the reason."""
         if call.options["softcap"]:
             return "this attention has no softcap"
+        scale = call.options["scale"]
+        if scale is not None and scale <= 0 and not self.any_scale:
+            return f"scale is {scale}: this backend gives NaN where it is not positive"
         if others := further(call):
             return f"this attention has no {min(others)}"
         if call.dtype not in self.dtypes:
@@ -198,7 +202,8 @@ def register() -> None:
     register_dense("torch.sdpa_cpu", functools.partial(dense, flash_cpu), "cpu", cpu, ON_CPU)
     for name, backend in {"flash": flash, "efficient": efficient, "cudnn": cudnn}.items():
         run = functools.partial(dense, backend)
-        register_dense(f"torch.sdpa_{name}", run, "cuda", Limits(), ON_TENSOR_CORES)
+        limits = Limits(any_scale=name == "efficient")
+        register_dense(f"torch.sdpa_{name}", run, "cuda", limits, ON_TENSOR_CORES)
     plain = Limits(ALL, widest=1 << 16, multiple=1)
     loose = Contract(p_rounded=True, accumulator="tensor_core")
     register_dense("torch.sdpa_math", math_backend, "any", plain, loose)
