@@ -733,6 +733,12 @@ def good_declines_by_contents(**given: Any) -> Any:
 
 
 @kernel()
+def bad_declines_after_writing(**given: Any) -> Any:
+    given["q"].zero_()
+    raise Unsupported("too late")
+
+
+@kernel()
 def bad_declines_now_and_then(**given: Any) -> Any:
     """Every second call, whatever it is."""
     calls.append(None)

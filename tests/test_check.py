@@ -403,6 +403,12 @@ def test_a_kernel_that_declines_a_call_and_then_serves_it_is_at_fault(judge: Jud
     assert "Unsupported: not now" == verdict.reason
 
 
+def test_a_kernel_that_declines_has_written_nothing(judge: Judge) -> None:
+    verdict = judged(judge, "bad.declines_after_writing")
+    assert "fail" == verdict.status
+    assert "q[" in str(verdict.reason)
+
+
 def test_a_question_to_supports_that_raises_is_a_fault_of_the_kernel(judge: Judge) -> None:
     assert "fail" == judged(judge, "bad.supports_raises").status
 

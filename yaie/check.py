@@ -33,17 +33,24 @@ from yaie.arena import (
     Regions,
 )
 from yaie.compare import Comparison, Contract, Judgement, Receipt, Verdict, Written, told
-from yaie.dispatch import Unsupported, nearest
+from yaie.dispatch import nearest
 from yaie.fill import Fill
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
-from yaie.worker.execution import NO_ROOM, Job, Outcome, RefusalJob, RefusalOutcome, Run, viewed
+from yaie.worker.execution import (
+    DECLINED,
+    NO_ROOM,
+    Job,
+    Outcome,
+    RefusalJob,
+    RefusalOutcome,
+    Run,
+    viewed,
+)
 
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
 milliseconds."""
-DECLINED = Unsupported.__name__
-"""What a kernel raises that sees in a call's contents what it does not serve."""
 
 
 def find_kernel(op: Op, name: str) -> Kernel:
@@ -154,8 +161,10 @@ class Judge:
             self._begin(job)
             expected = self._reference(layout, runs)
             wanted = op.comparison(expected, layout.call, kernel.contract) if op.comparison else {}
-            outcomes = self._finish(job, device)
+            outcomes = self._finish(job, device, may_decline=not op.signature.mutated)
             self._check_memory(layout, wanted, outcomes, runs)
+            if outcomes[0].raised is not None:
+                raise _Unjudged(outcomes[0].raised.message)
             results = [
                 self._results(layout, wanted, o, r) for o, r in zip(outcomes, runs, strict=True)
             ]
@@ -199,13 +208,12 @@ class Judge:
                 theirs[a:b] = ours[a:b]
         self._worker.begin(job)
 
-    def _finish(self, job: Job, device: str) -> list[Outcome]:
+    def _finish(self, job: Job, device: str, may_decline: bool = False) -> list[Outcome]:
         answer = self._worker.finish(self._timeout)
         _raise_if_dead(answer)
         outcomes = cast(list[Outcome], answer)
-        declined = {o.raised.message for o in outcomes if o.raised and o.raised.type == DECLINED}
-        if declined and all(o.raised and o.raised.type == DECLINED for o in outcomes):
-            raise _Unjudged(min(declined))
+        if may_decline and all(o.raised and o.raised.type == DECLINED for o in outcomes):
+            return outcomes
         for outcome in outcomes:
             raised = outcome.raised
             if raised is not None and raised.type == NO_ROOM:

@@ -148,7 +148,8 @@ class Kernel:
 
     ``run`` takes the op's arguments and options by name and returns its results (None, a tensor or
     a tuple). ``supports(call)`` answers None or the reason why not; it reads shapes, dtypes and
-    options, never tensor data: by that, ``run`` may decline and raise ``Unsupported``.
+    options, never tensor data: by that, ``run`` may decline and raise ``Unsupported``
+    (not where arguments are mutated), nothing written.
     ``device`` is where the tensors must live: "cpu", "cuda" or "any". A kernel of negative
     ``preference`` is used only when asked for by name. ``suits(call)`` is False for calls that it
     serves, but others serve faster: unasked, it comes after those.

@@ -98,6 +98,9 @@ class Raised:
         return Raised(type(error).__name__, str(error), finding)
 
 
+DECLINED = dispatch.Unsupported.__name__
+"""What a kernel raises that sees in a call's contents what it does not serve. It may have written
+nothing; of an op that changes its arguments no kernel may."""
 NO_ROOM = "no room"
 """The type of what is "raised" where a case does not fit on a GPU: no fault of the kernel."""
 
@@ -291,7 +294,7 @@ def _executed(
     except Exception as error:
         raised = Raised.by(error)
     seconds = time.perf_counter() - start
-    if base is not shared and raised is None:
+    if base is not shared and (raised is None or raised.type == DECLINED):
         for a, b in (*job.extents, (job.top, heap.top)):
             shared[a:b].copy_(base[a:b])
     return Outcome(results, tuple(heap.spans), raised, seconds)
