@@ -10,6 +10,7 @@ kernel could have remembered or found in freed memory.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,7 +101,6 @@ class Inputs:
         self.op, self.case, self.device = op, case, device
         self.cost = op.cost(case)
         self._timed = draw(op, case, device)
-        self._audit, self.fresh = self._other_contents()
         room = memory_bytes // max(self._timed.base.numel(), 1) - 2  # two contents lie there too
         self._count = copies(self.cost.bytes, cache_bytes, min(room, MOST_COPIES))
         size = self._timed.base.numel()
@@ -116,15 +116,26 @@ class Inputs:
         self._values = [v for p in self._places_of_values() if len((v := self._of(p)).rows) > 1]
         self._random = np.random.default_rng(case.seed)
 
-    def _other_contents(self) -> tuple[Contents, bool]:
+    @functools.cached_property
+    def _other(self) -> tuple[Contents, bool]:
         """Contents of another seed in the same places, for the calls are bound to the shapes and
-        options of the first; where no seed gives such, the same again, and False."""
+        options of the first; where no seed gives such, the same again, and False. Drawn when they
+        are asked for: the gate, whose processes draw everything anew, audits nothing."""
         for step in range(1, SEEDS_TRIED + 1):
             seed = self.case.seed + step
             other = draw(self.op, replace(self.case, seed=seed), self.device)
             if other.places == self._timed.places:
                 return replace(other, options=self._timed.options), True
         return self._timed, False
+
+    @property
+    def _audit(self) -> Contents:
+        return self._other[0]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the audit's contents are others than the timed ones."""
+        return self._other[1]
 
     def _bound(self, contents: Contents, base: Tensor) -> Call:
         """The call on one copy, which has passed the door."""
