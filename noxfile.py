@@ -158,6 +158,7 @@ def lint(session: nox.Session) -> None:
         ("ruff", "format", *([] if fix else ["--check"])),
         ("clang-format", *(["-i"] if fix else ["--dry-run", "--Werror"]), *sources),
         ("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows),
+        ("actionlint", "-no-color"),  # with shellcheck, which is installed beside it
         ("zizmor", "--offline", "--quiet", "--no-progress", *workflows),  # what a fork could abuse
     )
     failed = []
