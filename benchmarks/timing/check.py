@@ -6,7 +6,8 @@ Ten kernels from about 5 µs to about 5 ms are timed as a benchmark times its ro
 replays run under CUPTI (through torch's profiler), which stamps the start and the end of every
 kernel on the device: ``kernel`` is the time between the two, ``pitch`` what passes from one call to
 the next, which is what events around many calls can see. nvbench (the package cuda-bench), where it
-is there, times one call at a time with a flushed cache, and many calls at once.
+is there, times the same calls by its own rules: short kernels as graphs of at least 5 ms, of which
+it sees only beginning and end, long ones one at a time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -27,18 +29,18 @@ import torch
 
 from benchmarks import clock
 from benchmarks.clock import Allowance, Rotation, time_rotation
-from benchmarks.timing.gpu import Gpu
+from benchmarks.timing.gpu import Gpu, Graph
 
 AGREES = 0.02
 ALLOWANCE = Allowance(wanted=0.5, most=20.0)
 COPIES_MIB = (4, 16, 64, 256, 1024, 4096, 10240)
 MATRICES = (1024, 4096, 8192)
+MOST_COPIES = 256
 PROFILED_SAMPLES = 9
 """One after another, as in a burst. The first is left out: it finds a cache without dirty lines."""
-NVBENCH_TAGS = {
-    "nvbench_cold": "nv/cold/time/gpu/mean",
-    "nvbench_batch": "nv/batch/time/gpu/mean",
-}
+NVBENCH_TAG = "nv/cold/time/gpu/mean"
+NVBENCH_GRAPH = 5e-3
+"""Seconds of the graphs that nvbench launches: what a launch costs is 0.2 % of them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Subject:
 
     def calls(self, cache_bytes: int) -> list[Callable[[], Any]]:
         """A cold rotation."""
-        count = clock.copies(self.bytes, cache_bytes, 256)
+        count = clock.copies(self.bytes, cache_bytes, MOST_COPIES)
         return [self.make() for _ in range(count)]
 
 
@@ -123,49 +125,55 @@ def device_spans(profiler: Any) -> list[tuple[float, float]]:
 # nvbench -------------------------------------------------------------------------------------
 
 
-def nvbench(names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What nvbench measures, in a process of its own; nothing where it is not there."""
+def nvbench(lines: Sequence[Line]) -> list[float | None]:
+    """Seconds of a call by nvbench, in a process of its own; None where it is not there."""
+    counts = [calls_at_once(line, subject) for line, subject in zip(lines, subjects(), strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "nvbench.json"
         command = [sys.executable, "-m", "benchmarks.timing.check", "--nvbench", str(out)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, "--calls", *map(str, counts)], capture_output=True, text=True
+        )
         if done.returncode or not out.is_file():
             print(f"nvbench: not measured: {done.stderr.strip().rpartition(chr(10))[2]}")
-            return {}
-        return dict(zip(names, read_nvbench(json.loads(out.read_text())), strict=True))
+            return [None] * len(counts)
+        found = read_nvbench(json.loads(out.read_text()))
+    return [f and f / n for f, n in zip(found, counts, strict=True)]
 
 
-def read_nvbench(report: Any) -> list[dict[str, float]]:
-    """The means of every state of nvbench's JSON file, in order."""
-    rows = []
+def calls_at_once(line: Line, subject: Subject) -> int:
+    """How many calls nvbench is to launch at once: whole rounds, in a graph where ours was one."""
+    if line.method != Graph.name:
+        return 1
+    copies = clock.copies(subject.bytes, Gpu().cache_bytes, MOST_COPIES)
+    return copies * math.ceil(NVBENCH_GRAPH / (line.ours * copies))
+
+
+def read_nvbench(report: Any) -> list[float | None]:
+    """The mean of every state of nvbench's JSON file, in order."""
+    means = []
     for state in (s for b in report["benchmarks"] for s in b["states"]):
-        tags = {s["tag"]: s for s in state.get("summaries") or ()}
-        rows.append(
-            {
-                name: float(value["value"])
-                for name, tag in NVBENCH_TAGS.items()
-                if tag in tags
-                for value in tags[tag]["data"]
-                if value["name"] == "value"
-            }
-        )
-    return rows
+        tagged = [s for s in state.get("summaries") or () if s["tag"] == NVBENCH_TAG]
+        values = [v["value"] for s in tagged for v in s["data"] if v["name"] == "value"]
+        means.append(float(values[0]) if values else None)
+    return means
 
 
-def run_nvbench(out: str) -> None:
+def run_nvbench(out: str, counts: Sequence[int]) -> None:
     """Be that process."""
     import cuda.bench
 
     cache = Gpu().cache_bytes
-    for subject in subjects():
+    for subject, count in zip(subjects(), counts, strict=True):
 
-        def measure(state: Any, subject: Subject = subject) -> None:
-            rotation = itertools.cycle(subject.calls(cache))
+        def measure(state: Any, subject: Subject = subject, count: int = count) -> None:
+            calls = itertools.cycle(subject.calls(cache))
+            work = captured([next(calls) for _ in range(count)]) if count > 1 else None
             stream = torch.cuda.ExternalStream(state.get_stream().addressof())
 
             def launch(launch: Any) -> None:
                 with torch.cuda.stream(stream):
-                    next(rotation)()
+                    work.replay() if work else next(calls)()
 
             torch.cuda.synchronize()
             state.exec(launch)
@@ -175,7 +183,21 @@ def run_nvbench(out: str) -> None:
     cuda.bench.run_all_benchmarks(["nvbench", "--devices", "0", "--json", out])
 
 
+def captured(calls: Sequence[Callable[[], Any]]) -> torch.cuda.CUDAGraph:
+    """A graph of the calls, without events."""
+    calls[0]()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for call in calls:
+            call()
+    return graph
+
+
 # The table -----------------------------------------------------------------------------------
+
+
+JUDGES = ("cupti_pitch", "nvbench")
 
 
 @dataclass(frozen=True)
@@ -189,9 +211,10 @@ class Line:
     others: dict[str, float]
 
     def off(self) -> float | None:
-        """By how much ours is longer than CUPTI's pitch, as a share."""
-        there = self.others.get("cupti_pitch")
-        return self.ours / there - 1 if there else None
+        """By how much ours is longer than CUPTI's pitch or than nvbench's time, as a share: of the
+        nearer one."""
+        offs = [self.ours / self.others[n] - 1 for n in JUDGES if n in self.others]
+        return min(offs, key=abs, default=None)
 
 
 def measure() -> list[Line]:
@@ -208,16 +231,23 @@ def measure() -> list[Line]:
         )
         del calls, method
         torch.cuda.empty_cache()
-    theirs = nvbench([line.kernel for line in lines])
-    for line in lines:
-        line.others.update(theirs.get(line.kernel, {}))
+    for line, seconds in zip(lines, nvbench(lines), strict=True):
+        if seconds is not None:
+            line.others["nvbench"] = seconds
     return lines
 
 
 def table(lines: Sequence[Line]) -> str:
     """The lines as a Markdown table, in microseconds."""
-    names = ("cupti_kernel", "cupti_pitch", *NVBENCH_TAGS)
-    head = ["kernel", "way", "ours, µs", "±", *(n.replace("_", " ") for n in names), "off pitch"]
+    names = ("cupti_kernel", *JUDGES)
+    head = [
+        "kernel",
+        "way",
+        "ours, µs",
+        "±",
+        *(n.replace("_", " ") for n in names),
+        "off the nearer",
+    ]
     rows = [head, ["---"] * len(head)]
     for line in lines:
         others = [f"{line.others[n] * 1e6:.2f}" if n in line.others else "–" for n in names]
@@ -229,16 +259,18 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0: every kernel agrees with CUPTI; 1: one does not; 3: there was nothing to compare with."""
+    """0: every kernel agrees with CUPTI or nvbench; 1: one does not; 3: there is nothing to compare
+    with."""
     cli = argparse.ArgumentParser(prog="python -m benchmarks.timing.check")
     cli.add_argument("--json", type=Path, metavar="FILE", help="also write the lines here")
     cli.add_argument("--nvbench", metavar="FILE", help=argparse.SUPPRESS)
+    cli.add_argument("--calls", nargs="*", type=int, default=[], help=argparse.SUPPRESS)
     args = cli.parse_args(argv)
     if not torch.cuda.is_available():
         print("the clock is checked on a GPU, and there is none")
         return 3
     if args.nvbench:
-        run_nvbench(args.nvbench)
+        run_nvbench(args.nvbench, args.calls)
         return 0
     lines = measure()
     print(table(lines))
