@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import reject
@@ -19,6 +19,10 @@ from yaie.statement.waivers import Waiver, covering
 
 SHRINK_SECONDS = 60.0
 """How long a failure may be shrunk. A hanging kernel would otherwise cost a time-out a try."""
+REMEMBERS = (
+    "; in a fresh process the first case that failed passes: what the kernel does depends on calls "
+    "before (something kept by address?), or on chance, so the line below may show nothing"
+)
 
 
 @dataclass(repr=False)
@@ -28,8 +32,9 @@ class Campaign:
     While all is well, every verdict is recorded, and of a case that the kernel declines Hypothesis
     draws another. From the first fault on Hypothesis is shrinking:
     only the last fault, the smallest, is recorded (by ``close``), and when the time for shrinking
-    is over, cases that were not judged before count as harmless, which ends it. A fault that a
-    waiver covers is recorded like a pass, as what it is, and nothing is raised.
+    is over, cases that were not judged before count as harmless, which ends it. The first is judged
+    again in a fresh process: if it passes there, every fault says so. A fault that a waiver covers
+    is recorded like a pass, as what it is, and nothing is raised.
     """
 
     judge: Judge
@@ -46,6 +51,7 @@ class Campaign:
     _faults: dict[str, Verdict] = field(default_factory=dict)
     _first_fault: float | None = None
     _smallest: Any = None
+    _remark: str = ""
 
     def __repr__(self) -> str:
         return f"<campaign for {self.kernel.name}>"
@@ -66,7 +72,11 @@ class Campaign:
         verdict = self._judge(case)
         waived = not verdict.ok and self._is_waived(case)
         if not verdict.ok and not waived:
-            self._first_fault = self._first_fault or started
+            if self._first_fault is None:
+                self._first_fault = started
+                self._remark = self._remark_on(case, verdict)
+            if repr(case) not in self._faults:
+                verdict = replace(verdict, reason=f"{verdict.reason}{self._remark}")
             self._faults[repr(case)] = verdict
             self._smallest = case
             raise AssertionError(explain(self.op, self.kernel, case, verdict))
@@ -84,6 +94,13 @@ class Campaign:
         if self._first_fault and time.perf_counter() - self._first_fault > self.shrink_seconds:
             return Verdict("pass")
         return self.judge.judge(self.op, self.kernel, case)
+
+    def _remark_on(self, case: Any, fault: Verdict) -> str:
+        """What is to be said of every fault if the first is none in a fresh process."""
+        if fault.status == "timeout":
+            return ""  # it would take as long again
+        afresh = self.judge.judge_afresh(self.op, self.kernel, case)
+        return REMEMBERS if afresh.status == "pass" else ""
 
     def _is_waived(self, case: Any) -> bool:
         edges = [name for name, hit in self.op.edges.items() if hit(case)]

@@ -757,5 +757,33 @@ def bad_refuses_nothing(**given: Any) -> Any:
     return attend(given)
 
 
+_LAST: dict[str, Any] = {}
+
+
+def knows_lengths_by(name: str, given: dict[str, Any]) -> Any:
+    """Takes the lengths of the call before where that had the argument at the same address, as
+    plans and descriptors are kept that nobody throws away."""
+    lens = given["kv_lens"]
+    if _LAST.get(name) != given[name].data_ptr() or len(_LAST["lens"]) != len(lens):
+        _LAST["lens"] = lens.clone()
+    _LAST[name] = given[name].data_ptr()
+    return attend({**given, "kv_lens": torch.minimum(_LAST["lens"], lens)})
+
+
+@kernel()
+def bad_knows_lengths_by_q(**given: Any) -> Any:
+    return knows_lengths_by("q", given)
+
+
+@kernel()
+def bad_knows_lengths_by_k_cache(**given: Any) -> Any:
+    return knows_lengths_by("k_cache", given)
+
+
+@kernel()
+def bad_knows_lengths_by_kv_lens(**given: Any) -> Any:
+    return knows_lengths_by("kv_lens", given)
+
+
 if __name__ in os.environ.get("YAIE_PLUGINS", "").split(","):
     register()

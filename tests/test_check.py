@@ -127,6 +127,20 @@ def test_an_exception_or_a_wrong_kind_of_result_is_an_error(
     assert words in str(verdict.reason)
 
 
+@pytest.mark.parametrize("name", ["q", "k_cache", "kv_lens"])
+def test_what_a_kernel_keeps_by_the_address_of_an_argument_is_of_another_case(
+    judge: Judge, name: str
+) -> None:
+    op = ops.get("paged_attention")
+    kernel = op.kernels[f"bad.knows_lengths_by_{name}"]
+    short, long = (op.Case(q_lens=(1,), kv_lens=(n,), G=n) for n in (3, 5))
+    assert all(judge.judge_afresh(op, kernel, case).ok for case in (short, long))
+    judge.judge_afresh(op, kernel, short)
+    every_argument = 4 * len(op.signature.params) // 2
+    found = {judge.judge(op, kernel, case).status for case in [long, short] * every_argument}
+    assert "fail" in found
+
+
 def test_a_finding_of_the_executor_fails_the_check_of_its_kind(judge: Judge) -> None:
     verdict = judged(judge, "bad.races")
     assert ("fail", "race") == (verdict.status, verdict.check)

@@ -319,7 +319,7 @@ class _Zones:
 
 
 class Regions:
-    """Memory that the judge shares with its worker: one region for each run of a case."""
+    """Memory that the judge shares with its worker: a region for each run of a case."""
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = os.memfd_create("yaie-regions") if fd is None else fd
@@ -328,9 +328,13 @@ class Regions:
             os.ftruncate(self.fd, size)
         self._bytes = reserved(size, self.fd)
 
-    def __getitem__(self, run: int) -> Bytes:
-        """The bytes of the region of run number ``run``."""
-        return self._bytes[run * REGION_BYTES : (run + 1) * REGION_BYTES]
+    def __getitem__(self, region: int) -> Bytes:
+        """The bytes of a region."""
+        return self.behind(region, 0)
+
+    def behind(self, region: int, start: int) -> Bytes:
+        """Those of a region from ``start`` on, a multiple of ALIGNMENT."""
+        return self._bytes[region * REGION_BYTES + start : (region + 1) * REGION_BYTES]
 
     def close(self) -> None:
         """Give the file back; the memory goes with the last view of it."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from yaie import kernels
 from yaie.arena import (
+    ALIGNMENT,
     FIRST_POISON,
     GUARD,
     OTHER_POISONS,
@@ -51,6 +52,10 @@ from yaie.worker.execution import (
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
 milliseconds."""
+ANCHOR = 256 << 10
+"""Where an argument lies in the second region, unless what comes before it is larger."""
+CASES_A_TURN = 4
+"""So many cases in a row have the same argument there."""
 
 
 def find_kernel(op: Op, name: str) -> Kernel:
@@ -122,6 +127,7 @@ class Judge:
         self._expected = Regions()
         self._timeout = timeout
         self._served: Kernel | None = None
+        self._judged = 0
 
     def close(self) -> None:
         """End the worker."""
@@ -150,10 +156,7 @@ class Judge:
         if reason is not None:
             return Verdict("unsupported", reason=reason)
         self._change_to(kernel)
-        runs = (
-            Run(0, FIRST_POISON, kernels.Schedule("round-robin")),
-            Run(1, _other_poison(case.seed), _other_schedule(case.seed)),
-        )
+        runs = self._runs(case.seed, layout)
         job = Job(
             op.name, kernel.name, layout.places, layout.call.options, layout.extents, runs, device
         )
@@ -187,6 +190,25 @@ class Judge:
         seconds = sum(outcome.seconds for outcome in outcomes)
         return Verdict("pass", receipt=judgement, seconds=seconds)
 
+    def judge_afresh(self, op: Op, kernel: Kernel, case: Any) -> Verdict:
+        """Likewise, in a process that has run nothing before."""
+        self._served, self._judged = None, 0
+        return self.judge(op, kernel, case)
+
+    def _runs(self, seed: int, layout: _Layout) -> tuple[Run, Run]:
+        """The two runs of a case. The first lies in the region in which the last one of the case
+        before did, and there an argument lies at the address that it had: in one region the first,
+        in the other each in its turn. A kernel that knows it again by its address knows another."""
+        places = [place.offset // ALIGNMENT * ALIGNMENT for *_, place in layout.named()]
+        turn = self._judged // CASES_A_TURN % len(places)
+        starts = (0, max(0, ANCHOR - places[turn]))
+        first, second = (0, 1) if self._judged % 2 == 0 else (1, 0)
+        self._judged += 1
+        return (
+            Run(first, FIRST_POISON, kernels.Schedule("round-robin"), starts[first]),
+            Run(second, _other_poison(seed), _other_schedule(seed), starts[second]),
+        )
+
     def _change_to(self, kernel: Kernel) -> None:
         """A fresh worker for another kernel: what one does to its process is not the next one's
         fault."""
@@ -202,7 +224,7 @@ class Judge:
     def _begin(self, job: Job) -> None:
         """Lay the arguments out for each run, for reference and worker, and start the worker."""
         for run in job.runs:
-            ours, theirs = self._expected[run.region], self._worker.regions[run.region]
+            ours, theirs = run.memory(self._expected), run.memory(self._worker.regions)
             self._arena.write(ours, run.poison)
             for a, b in job.extents:
                 theirs[a:b] = ours[a:b]
@@ -232,7 +254,7 @@ class Judge:
             return op.reference(**layout.call.args, **options)
         returned = None
         for run in runs:
-            base = torch.from_numpy(self._expected[run.region])
+            base = torch.from_numpy(run.memory(self._expected))
             args = {name: viewed(place, base) for name, place in layout.places.items()}
             returned = op.reference(**args, **options)
         return returned
@@ -247,7 +269,7 @@ class Judge:
         """Every byte of the arguments is what the reference left, but for the values that are
         judged in another way."""
         for outcome, run in zip(outcomes, runs, strict=True):
-            actual, after = self._worker.regions[run.region], self._expected[run.region]
+            actual, after = run.memory(self._worker.regions), run.memory(self._expected)
             for name, comparison in wanted.items():
                 if isinstance(comparison, Written):
                     place = layout.places[name]
@@ -270,7 +292,7 @@ class Judge:
             raise _Fault(
                 "error", f"returned {len(outcome.results)} results, the op has {len(declared)}"
             )
-        base = torch.from_numpy(self._worker.regions[run.region])
+        base = torch.from_numpy(run.memory(self._worker.regions))
         left = {
             name: comparison.select(layout.places[name].view(base))
             for name, comparison in wanted.items()

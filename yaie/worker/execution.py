@@ -51,6 +51,12 @@ class Run:
     region: int
     poison: Poison
     schedule: kernels.Schedule = kernels.IN_ORDER
+    start: int = 0
+    """Where in the region the arguments begin."""
+
+    def memory(self, regions: Regions) -> Bytes:
+        """The bytes that the places of a case refer to."""
+        return regions.behind(self.region, self.start)
 
 
 @dataclass(frozen=True)
@@ -237,7 +243,7 @@ def execute(job: Job, regions: Regions) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for run in job.runs:
         recycles = run.poison.recycles and outcomes
-        left = _leftovers(outcomes[0], regions[job.runs[0].region]) if recycles else {}
+        left = _leftovers(outcomes[0], job.runs[0].memory(regions)) if recycles else {}
         with _room_for(job):
             outcomes.append(_executed(op, job, run, regions, left))
     return outcomes
@@ -273,7 +279,7 @@ def _room_for(job: Job) -> Iterator[None]:
 def _executed(
     op: Op, job: Job, run: Run, regions: Regions, leftovers: Mapping[tuple[int, int], Bytes]
 ) -> Outcome:
-    shared = torch.from_numpy(regions[run.region])
+    shared = torch.from_numpy(run.memory(regions))
     try:
         base = shared if job.device == "cpu" else _uploaded(shared, job)
     except torch.OutOfMemoryError:
