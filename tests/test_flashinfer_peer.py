@@ -4,6 +4,8 @@ its functions are those of its documentation, in plain PyTorch."""
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -13,18 +15,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.peers import flash_infer
+from benchmarks.peers import flash_infer, flash_infer_package
+from benchmarks.peers import flash_infer_attention as attention
 from yaie import ops
 from yaie.arena import Arena
 from yaie.dispatch import Unsupported
 from yaie.fill import Fill
 from yaie.op import Kernel
 from yaie.ops._attention import attend, keep_mask
+from yaie.ops._rope import rotate
 
 BATCHES = [
     ("1, 1, 1", "40, 33, 1", ""),
     ("1, 1", "0, 64", ""),
     ("1, 1", "20, 36", ", window=(3, 0)"),  # whole pages of 4 are unseen
+    ("1, 1", "20, 37", ", window=(4, 0)"),  # parts of pages are
+    ("1, 1", "20, 37", ", window=(2147483647, 0)"),
+    ("5, 2", "20, 37", ", window=(6, 0)"),
     ("9, 9", "9, 9", ""),
     ("5, 1, 0", "21, 7, 3", ""),
     ("5, 2", "3, 40", ", softcap=3.0, scale=0.3"),
@@ -106,6 +113,13 @@ def merge_state(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> tuple[Ten
     return merge_states(torch.stack([a, b], 1), torch.stack([lse_a, lse_b], 1))
 
 
+def apply_rope(
+    q: Tensor, k: Tensor, q_out: Tensor, k_out: Tensor, table: Tensor, at: Tensor, interleave: bool
+) -> None:
+    assert table.is_contiguous() and k.shape == k_out.shape == (len(q), 0, q.shape[2])
+    q_out.copy_(rotate(q, at, table, interleave).y)
+
+
 class MissingJITCacheError(RuntimeError):
     spec: Any = None
 
@@ -120,11 +134,12 @@ def package(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
         append_paged_kv_cache=append_paged_kv_cache,
         merge_state=merge_state,
         merge_states=merge_states,
+        _apply_rope_pos_ids_cos_sin_cache=apply_rope,
         MissingJITCacheError=MissingJITCacheError,
     )
-    monkeypatch.setattr(flash_infer, "module", lambda name="": fake)
-    monkeypatch.setattr(flash_infer, "workspace", lambda device: None)
-    monkeypatch.setattr(flash_infer, "backends", lambda device: ("fa2",))
+    monkeypatch.setattr(flash_infer_package, "module", lambda name="": fake)
+    monkeypatch.setattr(attention, "workspace", lambda device: None)
+    monkeypatch.setattr(attention, "backends", lambda device: ("fa2",))
     return fake
 
 
@@ -147,7 +162,7 @@ def judged(op_name: str, kernel: Kernel, text: str) -> list[str | None]:
 
 
 def kernel_of(op: str, run: Any, declines: Any) -> Kernel:
-    return Kernel(op, "x", run, contract=flash_infer.ROUNDED_SUM, supports=declines)
+    return Kernel(op, "x", run, contract=attention.ROUNDED_SUM, supports=declines)
 
 
 # Attention ------------------------------------------------------------------------------------
@@ -155,46 +170,36 @@ def kernel_of(op: str, run: Any, declines: Any) -> Kernel:
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_prefill_on_pages(batch: tuple[str, str, str]) -> None:
-    kernel = kernel_of("paged_attention", flash_infer.Paged("fa2"), flash_infer.attention_declines)
+    kernel = kernel_of("paged_attention", attention.Paged("fa2"), attention.attention_declines)
     assert [None, None] == judged("paged_attention", kernel, PAGED.format(*batch))
 
 
 @pytest.mark.parametrize("batch", [b for b in BATCHES if set(b[0]) <= set("1, ")])
 def test_decode(batch: tuple[str, str, str]) -> None:
-    kernel = kernel_of("paged_attention", flash_infer.Paged("decode"), flash_infer.decode_declines)
+    kernel = kernel_of("paged_attention", attention.Paged("decode"), attention.decode_declines)
     assert [None, None] == judged("paged_attention", kernel, PAGED.format(*batch))
 
 
 def test_its_decode_declines_other_batches() -> None:
-    kernel = kernel_of("paged_attention", flash_infer.Paged("decode"), flash_infer.decode_declines)
+    kernel = kernel_of("paged_attention", attention.Paged("decode"), attention.decode_declines)
     with pytest.raises(Unsupported, match="other than one query"):
         judged("paged_attention", kernel, PAGED.format("2, 0", "9, 5", ""))
 
 
-@pytest.mark.parametrize("batch", [b for b in BATCHES if "window=(3" not in b[2]])
+UNSEEN = re.compile(r"window=\(\d,")
+
+
+@pytest.mark.parametrize("batch", [b for b in BATCHES if not UNSEEN.search(b[2])])
 def test_prefill_on_packed_keys(batch: tuple[str, str, str]) -> None:
-    kernel = kernel_of(
-        "varlen_attention", flash_infer.Ragged("fa2"), flash_infer.attention_declines
-    )
+    kernel = kernel_of("varlen_attention", attention.Ragged("fa2"), attention.attention_declines)
     assert [None, None] == judged("varlen_attention", kernel, VARLEN.format(*batch))
 
 
-@pytest.mark.parametrize(
-    ("op", "run"),
-    [
-        ("paged_attention", flash_infer.Paged("fa2")),
-        ("varlen_attention", flash_infer.Ragged("fa2")),
-    ],
-)
-def test_unseen_keys_among_others_are_declined(op: str, run: Any) -> None:
+def test_unseen_keys_among_packed_ones_are_declined() -> None:
     """It multiplies their values by 0, and they may be NaN."""
-    text = PAGED if op == "paged_attention" else VARLEN
+    kernel = kernel_of("varlen_attention", attention.Ragged("fa2"), attention.attention_declines)
     with pytest.raises(Unsupported, match="outside of a window"):
-        judged(
-            op,
-            kernel_of(op, run, flash_infer.attention_declines),
-            text.format("1,", "20,", ", window=(4, 0)"),
-        )
+        judged("varlen_attention", kernel, VARLEN.format("1,", "20,", ", window=(4, 0)"))
 
 
 @pytest.mark.parametrize(
@@ -211,12 +216,12 @@ def test_what_its_attention_lacks_is_declined(change: dict[str, Any], reason: st
     case = replace(op.Case(D=64, Dv=64), **change)
     args, options = op.inputs(case, Fill(Arena(), 0))
     call = op.bind(**args, **options)
-    assert reason in (flash_infer.attention_declines(call) or "")
+    assert reason in (attention.attention_declines(call) or "")
 
 
 def test_other_pages_are_written_to_the_same_memory() -> None:
     """A recorded CUDA graph reads them."""
-    op, run = ops.paged_attention, flash_infer.Paged("fa2")
+    op, run = ops.paged_attention, attention.Paged("fa2")
     args, options = op.inputs(op.parse_case(PAGED.format("2, 1", "9, 5", "")), Fill(Arena(), 0))
     whole = {n: args[n] for n in ("block_table", "kv_lens", "q_indptr")}
     axes = {"Hq": 4, "Hk": 2, "D": 64, "S": 4}
@@ -235,7 +240,7 @@ def test_other_pages_are_written_to_the_same_memory() -> None:
 
 
 def test_a_backend_of_another_gpu_is_declined() -> None:
-    kernel = kernel_of("varlen_attention", flash_infer.Ragged("fa3"), lambda call: None)
+    kernel = kernel_of("varlen_attention", attention.Ragged("fa3"), lambda call: None)
     with pytest.raises(Unsupported, match="does not run fa3"):
         judged("varlen_attention", kernel, VARLEN.format("1,", "5,", ""))
 
@@ -279,6 +284,13 @@ def test_merges(op: str, run: Any, case: str) -> None:
     assert [None, None] == judged(op, kernel_of(op, run, flash_infer.merge_declines), case)
 
 
+@pytest.mark.parametrize("more", ["64, layout='fused'", "32, interleaved=True", "64, T=0"])
+def test_rope(more: str) -> None:
+    kernel = kernel_of("rope", flash_infer.rope, flash_infer.rope_declines)
+    case = f"Case(D=64, R={more})"
+    assert [None] == judged("rope", kernel, case)
+
+
 # Compiling ------------------------------------------------------------------------------------
 
 
@@ -287,23 +299,21 @@ def test_what_is_not_compiled_is_declined(package: SimpleNamespace) -> None:
         raise MissingJITCacheError("attention for 64")
 
     package.BatchPrefillWithRaggedKVCacheWrapper = missing
-    kernel = kernel_of(
-        "varlen_attention", flash_infer.Ragged("fa2"), flash_infer.attention_declines
-    )
+    kernel = kernel_of("varlen_attention", attention.Ragged("fa2"), attention.attention_declines)
     with pytest.raises(Unsupported, match="not compiled: attention for 64"):
         judged("varlen_attention", kernel, VARLEN.format("1,", "5,", ""))
 
 
 def test_what_is_compiled_already_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(flash_infer.NO_JIT, raising=False)
+    monkeypatch.delenv(flash_infer_package.NO_JIT, raising=False)
     tries = []
 
     def load() -> str:
-        tries.append(flash_infer.os.environ.get(flash_infer.NO_JIT))
+        tries.append(os.environ.get(flash_infer_package.NO_JIT))
         if tries[-1]:
             error = MissingJITCacheError("in the cache, which it looks at only when it may compile")
             error.spec = SimpleNamespace(name="x", is_compiled=True)
             raise error
         return "loaded"
 
-    assert ("loaded", ["1", None]) == (flash_infer.loaded(load), tries)
+    assert ("loaded", ["1", None]) == (flash_infer_package.loaded(load), tries)

@@ -27,18 +27,18 @@ NO_LIMIT = 2**30
 WIDEST = 256
 LEAST = 16
 """Rows, columns and terms of a product on tensor cores."""
-MOST_ROWS = 64
+MOST_ROWS, MOST_KEYS = 64, 64
 TILE_BYTES = 16384
 """Of a tile of keys, and of one of values."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["left", "right", "group", "page", "table_row"])
 def attend(
     q, k, v, out, lse,  # [T,Hq,D], keys, values, [T,Hq,Dv], [T,Hq]
     tiles, q_indptr, kv_lens, kv_indptr, table,  # [n,2], [B+1], [B], [B+1] if packed, else [B,W]
     q_token, q_head, k_token, k_head, v_token, v_head, page, table_row,  # strides; slots of a page
-    scale, softcap, left, right, group,
-    D: tl.constexpr, DV: tl.constexpr, D_PAD: tl.constexpr, DV_PAD: tl.constexpr,
+    D, DV, scale, softcap, left, right, group,
+    D_PAD: tl.constexpr, DV_PAD: tl.constexpr,
     ROWS: tl.constexpr, KEYS: tl.constexpr, CAPPED: tl.constexpr, PAGED: tl.constexpr,
 ):  # fmt: skip
     """A tile of rows of one sequence and KV head. The rows of a sequence are its queries, each with
@@ -54,8 +54,8 @@ def attend(
     position = kv_len - q_len + query
     d, dv = tl.arange(0, D_PAD), tl.arange(0, DV_PAD)
     token = (q_start + query).to(tl.int64)
-    at = token[:, None] * q_token + head[:, None].to(tl.int64) * q_head + d[None, :]
-    queries = tl.load(q + at, mask=real[:, None] & (d[None, :] < D), other=0.0)  # [ROWS,D_PAD]
+    at_q = token[:, None] * q_token + head[:, None].to(tl.int64) * q_head + d[None, :]
+    queries = tl.load(q + at_q, mask=real[:, None] & (d[None, :] < D), other=0.0)  # [ROWS,D_PAD]
 
     # The keys that some row of the tile keeps. All others may hold anything and are not read.
     last = tl.minimum((first + ROWS - 1) // group, q_len - 1)
@@ -75,8 +75,8 @@ def attend(
             slot = (tl.load(kv_indptr + b) + key).to(tl.int64)
 
         # 1. scores [ROWS,KEYS]
-        at = slot[None, :] * k_token + kv_head.to(tl.int64) * k_head + d[:, None]
-        keys = tl.load(k + at, mask=read[None, :] & (d[:, None] < D), other=0.0)  # [D_PAD,KEYS]
+        at_k = slot[None, :] * k_token + kv_head.to(tl.int64) * k_head + d[:, None]
+        keys = tl.load(k + at_k, mask=read[None, :] & (d[:, None] < D), other=0.0)  # [D_PAD,KEYS]
         score = tl.dot(queries, keys, input_precision="ieee") * scale
         if CAPPED:
             small = tl.exp2(-2.8853900817779268 * tl.abs(score / softcap))  # exp(-2 |score / cap|)
@@ -94,8 +94,8 @@ def attend(
         total = total * shrunk + tl.sum(weight, 1)
 
         # 3. values [KEYS,DV_PAD]
-        at = slot[:, None] * v_token + kv_head.to(tl.int64) * v_head + dv[None, :]
-        values = tl.load(v + at, mask=read[:, None] & (dv[None, :] < DV), other=0.0)
+        at_v = slot[:, None] * v_token + kv_head.to(tl.int64) * v_head + dv[None, :]
+        values = tl.load(v + at_v, mask=read[:, None] & (dv[None, :] < DV), other=0.0)
         mixed *= shrunk[:, None]
         mixed += tl.dot(weight.to(values.dtype), values, input_precision="ieee")
         most = now
@@ -103,8 +103,8 @@ def attend(
     some = total > 0
     mean = tl.where(some[:, None], mixed / tl.where(some, total, 1.0)[:, None], 0.0)
     place = token * (group * tl.num_programs(1)) + head  # of a row [T,Hq]
-    at = place[:, None] * DV + dv[None, :]
-    tl.store(out + at, mean.to(out.dtype.element_ty), mask=real[:, None] & (dv[None, :] < DV))
+    at_out = place[:, None] * DV + dv[None, :]
+    tl.store(out + at_out, mean.to(out.dtype.element_ty), mask=real[:, None] & (dv[None, :] < DV))
     level = tl.where(some, most + tl.log(tl.where(some, total, 1.0)), -float("inf"))
     tl.store(lse + place, level, mask=real)
 
@@ -114,18 +114,20 @@ def tiles_of(q_indptr: Tensor, group: int, rows: int) -> Tensor:
 
     def make() -> Tensor:
         ends = q_indptr.tolist()
-        lengths = (end - start for start, end in itertools.pairwise(ends))
-        tiles = [(b, r) for b, n in enumerate(lengths) for r in range(0, n * group, rows)]
+        q_lens = (end - start for start, end in itertools.pairwise(ends))
+        tiles = [(b, r) for b, n in enumerate(q_lens) for r in range(0, n * group, rows)]
         return torch.tensor(tiles, dtype=torch.int32).view(-1, 2).to(q_indptr.device)
 
     made: Tensor = MEMO(q_indptr, ("tiles", group, rows), make)
     return made
 
 
-def rows_of(axes: Mapping[str, int]) -> int:
-    """Rows of a tile: few where sequences have few queries."""
+def rows_of(axes: Mapping[str, int], dtype: torch.dtype) -> int:
+    """Rows of a tile: few where sequences have few queries, and in float32, where a product is
+    unrolled and a large one takes half a minute to compile."""
     rows = axes["T"] * (axes["Hq"] // max(axes["Hk"], 1))
-    return LEAST if rows <= LEAST * axes["B"] else MOST_ROWS
+    few = rows <= LEAST * axes["B"] or dtype == torch.float32
+    return LEAST if few else MOST_ROWS
 
 
 def launch(
@@ -142,15 +144,14 @@ def launch(
     k, v = keys
     (T, heads, dim), kv_heads, width = q.shape, k.shape[-2], v.shape[-1]
     how, group = attention(dim, **options), heads // kv_heads
-    axes = {"T": T, "B": len(kv_lens), "Hq": heads, "Hk": kv_heads}
-    rows, tile = rows_of(axes), max(dim, width, LEAST) * k.element_size()
+    rows = rows_of({"T": T, "B": len(kv_lens), "Hq": heads, "Hk": kv_heads}, q.dtype)
+    padded = [max(LEAST, triton.next_power_of_2(n)) for n in (dim, width)]
     out = q.new_empty(T, heads, width)
     lse = torch.empty(T, heads, dtype=torch.float32, device=q.device)
     tiles = tiles_of(q_indptr, group, rows)
-    right = min(0 if how.causal else NO_LIMIT, *(r for r in how.window[1:] if r >= 0), NO_LIMIT)
-    left = NO_LIMIT if how.window[0] < 0 else min(how.window[0], NO_LIMIT)
     if not len(tiles):
         return out, lse
+    left, right = (NO_LIMIT if n < 0 else min(n, NO_LIMIT) for n in how.window)
     tensors = (q, k, v, out, lse, tiles, q_indptr, kv_lens, kv_indptr, table)
     strides = (s for x in (q, k, v) for s in x.stride()[-3:-1])
     pages = (k.shape[1], table.stride(0)) if table is not None else (1, 0)
@@ -158,13 +159,11 @@ def launch(
         *tensors,
         *strides,
         *pages,
-        *(how.scale, how.softcap, left, right, group),
-        D=dim,
-        DV=width,
-        D_PAD=max(LEAST, triton.next_power_of_2(dim)),
-        DV_PAD=max(LEAST, triton.next_power_of_2(width)),
+        *(dim, width, how.scale, how.softcap, left, 0 if how.causal else right, group),
+        D_PAD=padded[0],
+        DV_PAD=padded[1],
         ROWS=rows,
-        KEYS=max(LEAST, min(64, triton.next_power_of_2(TILE_BYTES // tile))),
+        KEYS=max(LEAST, min(MOST_KEYS, TILE_BYTES // (max(padded) * k.element_size()))),
         CAPPED=how.softcap > 0,
         PAGED=table is not None,
         num_stages=2,
@@ -193,15 +192,21 @@ class Paged:
     ) -> tuple[Tensor, Tensor]:
         return launch(q, (k_cache, v_cache), q_indptr, kv_lens, None, block_table, options)
 
-    def plan(self, whole: Mapping[str, Tensor], axes: Mapping[str, int], *rest: Any) -> None:
+    def plan(
+        self,
+        whole: Mapping[str, Tensor],
+        axes: Mapping[str, int],
+        dtype: torch.dtype,
+        options: Mapping[str, Any],
+    ) -> None:
         """Cut the rows into tiles."""
-        tiles_of(whole["q_indptr"], axes["Hq"] // axes["Hk"], rows_of(axes))
+        tiles_of(whole["q_indptr"], axes["Hq"] // axes["Hk"], rows_of(axes, dtype))
 
 
-class Packed(Paged):
+class Packed:
     """``varlen_attention``."""
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         q: Tensor,
         k: Tensor,
@@ -212,9 +217,15 @@ class Packed(Paged):
     ) -> tuple[Tensor, Tensor]:
         return launch(q, (k, v), q_indptr, lengths(kv_indptr), kv_indptr, None, options)
 
-    def plan(self, whole: Mapping[str, Tensor], axes: Mapping[str, int], *rest: Any) -> None:
+    def plan(
+        self,
+        whole: Mapping[str, Tensor],
+        axes: Mapping[str, int],
+        dtype: torch.dtype,
+        options: Mapping[str, Any],
+    ) -> None:
         """Cut the rows into tiles, and count keys."""
-        super().plan(whole, axes)
+        tiles_of(whole["q_indptr"], axes["Hq"] // axes["Hk"], rows_of(axes, dtype))
         lengths(whole["kv_indptr"])
 
 
