@@ -77,6 +77,7 @@ class Wrapper:
         for b in range(len(self.indptr) - 1):
             rows = slice(*self.q_indptr[b : b + 2].tolist())
             keys, values = self.keys(b, k), self.keys(b, v)
+            assert not len(q[rows]) or values.isfinite().all()  # it multiplies all of them
             keep = keep_mask(len(q[rows]), len(keys), self.causal, window, q.device)
             scale, softcap = self.options["sm_scale"], self.options["logits_soft_cap"]
             made = attend(q[rows], keys, values, keep, scale, softcap)
