@@ -109,7 +109,7 @@ def workspace(device: torch.device) -> Tensor:
 
 
 def backends(device: torch.device) -> tuple[str, ...]:
-    """Those of its prefill that run on a device: the third is for Hopper alone."""
+    """Those of its prefill that run on a device: fa3 is for Hopper alone."""
     return ("fa2", "fa3") if torch.cuda.get_device_capability(device)[0] == 9 else ("fa2",)
 
 
