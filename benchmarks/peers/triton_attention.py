@@ -22,6 +22,7 @@ from yaie import ops
 from yaie.op import Call, Kernel
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+MOST_INTERPRETED = 1 << 14
 NO_LIMIT = 2**30
 """Of a window; no sequence is as long."""
 WIDEST = 256
@@ -237,6 +238,8 @@ def declines(call: Call) -> str | None:
         return f"D is {call.axes['D']} and Dv {call.axes['Dv']}, serves up to {WIDEST}"
     if INTERPRETED and call.dtype == torch.bfloat16:
         return "the product of Triton's interpreter takes bfloat16 for whole numbers"
+    if INTERPRETED and call.axes["T"] > MOST_INTERPRETED:
+        return f"T is {call.axes['T']}, for which Triton's interpreter takes half a minute"
     return None
 
 
