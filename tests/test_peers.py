@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -106,6 +107,37 @@ def test_numbers_of_another_generator_are_a_finding(judge: Judge) -> None:
     op = ops.get("draw_tokens")
     verdict = judge.judge(op, op.kernels["torch.multinomial"], op.parse_case("Case(B=64, V=4000)"))
     assert verdict.status == "fail"
+
+
+# Triton, interpreted ---------------------------------------------------------------------------
+
+TRITON_BATCHES = [
+    *BATCHES,
+    ("70, 1", "200, 150", ", softcap=2.0, layout='shifted'"),
+    ("7, 2, 0", "3, 90, 4", ", window=(20, 3), causal=False, scale=-0.3"),
+    ("3, 33", "130, 40", ", window=(5, 0), scale=0.0, dtype='float32'"),
+    ("", "", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Judge]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    env = {"YAIE_PLUGINS": peers.__name__, "PYTHONPATH": path, "TRITON_INTERPRET": "1"}
+    with Judge(env, timeout=300) as judge:
+        yield judge
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize("sizes", ["16, Dv=16", "40, Dv=24"])
+@pytest.mark.parametrize("case", [c.format(*b) for c in (PAGED, VARLEN) for b in TRITON_BATCHES])
+def test_triton_attention(interpreter: Judge, case: str, sizes: str) -> None:
+    """On the CPU, in guarded memory; what is compiled for a GPU is the same source."""
+    op = ops.get(case.partition(".")[0])
+    kernel = replace(op.kernels["triton.attention"], device="cpu")
+    drawn = op.parse_case(case.replace("16, Dv=16", sizes))
+    verdict = interpreter.judge(op, kernel, drawn)
+    assert verdict.status == "pass", verdict.reason
 
 
 # Plans ---------------------------------------------------------------------------------------
