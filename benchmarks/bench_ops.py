@@ -59,7 +59,10 @@ def test_op(
 ) -> None:
     """One kernel on one workload."""
     if measured["status"] in FAILED:
-        pytest.fail(f"{measured['status']}: {measured['reason']}", pytrace=False)
+        words = f"{measured['status']}: {measured['reason']}"
+        if row.role == "peer":
+            pytest.xfail(words)  # a finding of the page, and no fault of what it is about
+        pytest.fail(words, pytrace=False)
     if measured["status"] != "timed":
         pytest.skip(measured["reason"])
     benchmark = request.getfixturevalue("benchmark")

@@ -34,6 +34,8 @@ JUDGE_TIMEOUT = 120.0
 """Seconds of one judged call: a peer's first one imports a package, or compiles."""
 TIMING_SHARE = 0.4
 """Of the budget; the rest goes into inputs, judging and answers."""
+MOST_OF_A_ROW = 0.02
+"""Likewise: what the timing of one row may take, if that is more than five seconds."""
 DONE = ("timed", "wrong", "invalid", "declined", "executor", "slow", "error", "crash")
 
 
@@ -44,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--profile",
         choices=("quick", "full"),
-        help="quick: workloads that a laptop times in seconds. Default: quick without a GPU",
+        help="quick: two light workloads of each op. Default: quick without a GPU",
     )
     group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     group.addoption("--budget", type=float, metavar="S", help="seconds that the run may take")
@@ -118,7 +120,7 @@ def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
     allowed = set(_fitting("--kernel", globs["kernel"], known))
     profile = config.getoption("--profile") or ("quick" if device == "cpu" else "full")
     if profile == "quick" and globs["workload"] == "*":
-        workloads = [w for w in workloads if serving.is_quick(w)]
+        workloads = serving.quick(workloads)
     rows = [
         Row(ops.OPS[w.op], kernel, w)
         for w in in_turn(workloads)
@@ -213,7 +215,7 @@ def session(pytestconfig: pytest.Config, recorder: Recorder) -> Iterator[Session
         found = {**asdict(setup.peaks), "cache_bytes": machine.cache_bytes}
         recorder.measured("peaks", found)
     wanted = min(1.0, max(0.05, TIMING_SHARE * setup.budget / len(setup.rows)))
-    allowance = Allowance(wanted, max(5.0, setup.budget / 10))
+    allowance = Allowance(wanted, max(5.0, MOST_OF_A_ROW * setup.budget))
     imports = {name for row in setup.rows for name in getattr(row.kernel.run, "imports", ())}
     with Judge({IMPORTS: ",".join(imports)}, timeout=JUDGE_TIMEOUT) as judge:
         deadline = started + setup.budget

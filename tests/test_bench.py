@@ -527,6 +527,25 @@ def test_the_whole_command(tmp_path: Path) -> None:
     assert test["stats"]["data"] == replayed["stats"]["data"]
 
 
+def test_a_peer_that_is_wrong_is_a_finding_and_no_failure(tmp_path: Path) -> None:
+    """torch.multinomial draws other numbers than the op says."""
+    options = ("--op", "draw_tokens", "--kernel", "torch.*", "--workload", "llama3*batch 1")
+    done = benchmarks(tmp_path, *options, "--budget", "60")
+    assert done.returncode in (0, 3), done.stdout + done.stderr
+    assert "torch.multinomial: wrong" in done.stderr
+    assert "torch.multinomial" in (tmp_path / "out" / "bench.md").read_text()
+
+
+def test_a_quick_run_has_the_lightest_workloads_of_every_op() -> None:
+    workloads = serving.load()
+    chosen = serving.quick(workloads)
+    assert [w for w in workloads if w in chosen] == chosen
+    assert {w.op for w in chosen} == set(ops.OPS)
+    for op in ops.OPS:
+        bytes_ = [ops.get(op).cost(w.case).bytes for w in chosen if w.op == op]
+        assert 1 <= len(bytes_) <= serving.QUICK_OF_AN_OP and max(bytes_) <= serving.QUICK_BYTES
+
+
 class Options:
     """What conftest reads of pytest's configuration."""
 

@@ -9,6 +9,7 @@ pages, is part of a peer's time.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -45,11 +46,45 @@ class Mask:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Sequences of equal lengths: the rows of q that each has [B,Lq], their numbers [B], the mask
-    that they share."""
+class Rows:
+    """Rows ``at`` [B,n] of a packed tensor; ``first``: where they begin if each follows the one
+    before it, so that nothing has to be copied."""
 
-    rows: Tensor
+    at: Tensor
+    first: int | None
+
+    @staticmethod
+    def of(starts: list[int], span: range, device: torch.device) -> Rows:
+        """Those that lie ``span`` behind each of ``starts``."""
+        offsets = torch.arange(span.start, span.stop, device=device)
+        at = torch.tensor(starts, device=device)[:, None] + offsets
+        side_by_side = all(b - a == len(span) for a, b in itertools.pairwise(starts))
+        return Rows(at, starts[0] + span.start if side_by_side else None)
+
+    def take(self, packed: Tensor) -> Tensor:
+        """The rows of ``packed`` [N,...], as [B,n,...]."""
+        if self.first is None:
+            return packed[self.at]
+        return packed[self.first : self.first + self.at.numel()].unflatten(0, self.at.shape)
+
+    def are_all_of(self, packed: Tensor) -> bool:
+        """Whether they are all rows, in order."""
+        return self.first == 0 and self.at.numel() == len(packed)
+
+    def put(self, packed: Tensor, values: Tensor) -> None:
+        """Write such rows."""
+        if self.first is None:
+            packed[self.at] = values
+        else:
+            packed[self.first : self.first + self.at.numel()] = values.flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Sequences of equal lengths: the rows of q of each, their numbers [B], the mask that they
+    share."""
+
+    rows: Rows
     sequences: Tensor
     mask: Mask
 
@@ -117,8 +152,7 @@ def _group(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Group:
-    starts = torch.tensor([ends[b] for b in batch], device=device)
-    rows = starts[:, None] + torch.arange(q_len, device=device)
+    rows = Rows.of([ends[b] for b in batch], range(q_len), device)
     mask = masked(q_len, kv_len, how, dtype, device)
     return Group(rows, torch.tensor(batch, device=device), mask)
 
@@ -172,14 +206,22 @@ def run(
     how: Attention,
 ) -> tuple[Tensor, Tensor]:
     """Each group through a dense backend; rows that keep no key are 0, with a lse of -inf."""
+
+    def answer(group: Group) -> tuple[Tensor, Tensor]:
+        out, lse = dense(group.rows.take(q), *gather(group), group, how)
+        if group.mask.some is not None:
+            out = torch.where(group.mask.some[:, None, None], out, 0)
+            lse = torch.where(group.mask.some[:, None], lse, -math.inf)
+        return out, lse.float()
+
+    if len(groups) == 1 and groups[0].rows.are_all_of(q):
+        out, lse = answer(groups[0])
+        return out.flatten(0, 1), lse.flatten(0, 1)
     out = q.new_zeros(*q.shape[:2], width)
     lse = torch.full(q.shape[:2], -math.inf, dtype=torch.float32, device=q.device)
     for group in groups:
-        o, s = dense(q[group.rows], *gather(group), group, how)
-        if group.mask.some is not None:
-            o = torch.where(group.mask.some[:, None, None], o, 0)
-            s = torch.where(group.mask.some[:, None], s, -math.inf)
-        out[group.rows], lse[group.rows] = o, s.float()
+        for whole, part in zip((out, lse), answer(group), strict=True):
+            group.rows.put(whole, part)
     return out, lse
 
 
@@ -221,7 +263,7 @@ def varlen(
 
     def gather(group: Group) -> tuple[Tensor, Tensor]:
         rows = _rows_of_keys(group, kv_indptr)
-        return k[rows], v[rows]
+        return rows.take(k), rows.take(v)
 
     groups = plan(q_indptr, _lengths(kv_indptr), how, q.dtype)
     return run(dense, gather, q, v.shape[-1], groups, how)
@@ -231,13 +273,13 @@ def _lengths(kv_indptr: Tensor) -> Tensor:
     return MEMO(kv_indptr, "lengths", kv_indptr.diff)
 
 
-def _rows_of_keys(group: Group, kv_indptr: Tensor) -> Tensor:
+def _rows_of_keys(group: Group, kv_indptr: Tensor) -> Rows:
     """Where the keys of a group's sequences stand among all keys [B,N]."""
 
-    def make() -> Tensor:
-        keys = group.mask.keys
-        span = torch.arange(keys.start, keys.stop, device=kv_indptr.device)
-        return kv_indptr.long()[group.sequences][:, None] + span
+    def make() -> Rows:
+        ends = kv_indptr.tolist()
+        starts = [ends[b] for b in group.sequences.tolist()]
+        return Rows.of(starts, group.mask.keys, kv_indptr.device)
 
     return MEMO(kv_indptr, group.sequences, make)  # as a key it also stays alive
 

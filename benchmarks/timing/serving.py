@@ -47,12 +47,29 @@ class Workload:
 
 
 QUICK_BYTES, QUICK_FLOPS = 40 << 20, 10**9
+QUICK_OF_AN_OP = 2
+"""So many of each op, the lightest, are timed by a laptop in minutes."""
 
 
 def is_quick(workload: Workload) -> bool:
     """Whether a laptop times it in seconds."""
     cost = ops.get(workload.op).cost(workload.case)
     return not workload.large and cost.bytes <= QUICK_BYTES and cost.flops <= QUICK_FLOPS
+
+
+def quick(workloads: Sequence[Workload]) -> list[Workload]:
+    """The lightest quick ones of each op, in their order."""
+    chosen = []
+    for op in dict.fromkeys(w.op for w in workloads):
+        own = [w for w in workloads if w.op == op and is_quick(w)]
+        chosen += sorted(own, key=_weight)[:QUICK_OF_AN_OP]
+    return [w for w in workloads if w in chosen]
+
+
+def _weight(workload: Workload) -> float:
+    """What it moves, in bytes; ten flops count as one."""
+    cost = ops.get(workload.op).cost(workload.case)
+    return cost.bytes + cost.flops / 10
 
 
 def load(folder: Path = FOLDER) -> list[Workload]:
