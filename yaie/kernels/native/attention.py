@@ -113,7 +113,7 @@ def _dealt_parts(
     by side, but no more than there may be tiles of 64 keys."""
     (tokens, heads, dim), (_, page_size, kv_heads, _) = q.shape, k_cache.shape
     units = (tokens * (heads // kv_heads) // 16 + len(block_table)) * kv_heads
-    tiles = units * (block_table.shape[1] * page_size // 64 + 1)
+    tiles = units * max(1, -(-block_table.shape[1] * page_size // 64))
     blocks = max(1, min(face.multiprocessors(q) * (2 if dim <= 128 else 1), tiles))
     return floats(q, 2 * blocks, 16, dim), floats(q, 2 * blocks, 16), ints(q, blocks, 5)
 
