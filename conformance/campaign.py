@@ -43,6 +43,8 @@ class Campaign:
     recorder: Recorder
     shrink_seconds: float = SHRINK_SECONDS
     waivers: Sequence[Waiver] = ()
+    afresh: bool = True
+    """whether the first fault is judged again in a fresh process"""
     judged: int = 0
     declined: int = 0
     waived: int = 0
@@ -97,8 +99,8 @@ class Campaign:
 
     def _remark_on(self, case: Any, fault: Verdict) -> str:
         """What is to be said of every fault if the first is none in a fresh process."""
-        if fault.status == "timeout":
-            return ""  # it would take as long again
+        if not self.afresh or fault.status == "timeout":  # that would take as long again
+            return ""
         afresh = self.judge.judge_afresh(self.op, self.kernel, case)
         return REMEMBERS if afresh.status == "pass" else ""
 

@@ -134,7 +134,9 @@ def hunted(trial: Trial, extensions: Path | None, effort: Effort) -> Fate:
     started = time.perf_counter()
     with Judge(environment, TIMEOUT_S) as judge:
         recorder: Any = Unrecorded()
-        campaign = Campaign(judge, op, op.kernels[trial.kernel], recorder, SHRINK_SECONDS)
+        campaign = Campaign(
+            judge, op, op.kernels[trial.kernel], recorder, SHRINK_SECONDS, afresh=False
+        )
         start_up = time.perf_counter() - started
         to_fault = drive(campaign, effort)
     seconds = time.perf_counter() - started
