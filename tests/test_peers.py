@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks import peers
-from benchmarks.peers.batches import Attention, Memo, keep_mask, masked
+from benchmarks.peers.batches import Attention, Memo, Rows, keep_mask, masked
 from benchmarks.peers.torch_sdpa import Limits
 from benchmarks.timing.inputs import Inputs
 from yaie import ops
@@ -191,3 +192,19 @@ def test_backends_of_the_gpu(judge: Judge, name: str) -> None:
     op = ops.get("paged_attention")
     case = PAGED.replace("16", "64").format("9, 9", "9, 9", ", dtype='bfloat16'")
     assert judge.judge(op, op.kernels[name], op.parse_case(case)).status == "pass"
+
+
+def test_rows_that_lie_in_order_are_no_copy_unless_vectors_cannot_read_them() -> None:
+    packed = torch.arange(6 * 8, dtype=torch.float32).view(6, 1, 8)
+    together, apart = (Rows.of(s, range(2), torch.device("cpu")) for s in ([0, 2, 4], [0, 4]))
+    assert together.take(packed).data_ptr() == packed.data_ptr()
+    shifted = torch.arange(6 * 8 + 1, dtype=torch.float32)[1:].view(6, 1, 8)
+    padded = torch.arange(6 * 11, dtype=torch.float32).view(6, 1, 11)[..., :8]
+    for rows, given in itertools.product((together, apart), (packed, shifted, padded)):
+        taken = rows.take(given)
+        assert torch.equal(given[rows.at], taken)
+        assert taken.is_contiguous() and taken.data_ptr() % 16 == 0
+        target = torch.zeros_like(packed)
+        rows.put(target, taken)
+        assert torch.equal(given[rows.at], target[rows.at])
+    assert together.are_all_of(packed) and not apart.are_all_of(packed)

@@ -19,6 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+VECTOR_BYTES = 16
+"""What other packages' kernels read at once, and so where they want tensors to start."""
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -62,10 +65,13 @@ class Rows:
         return Rows(at, starts[0] + span.start if side_by_side else None)
 
     def take(self, packed: Tensor) -> Tensor:
-        """The rows of ``packed`` [N,...], as [B,n,...]."""
-        if self.first is None:
-            return packed[self.at]
-        return packed[self.first : self.first + self.at.numel()].unflatten(0, self.at.shape)
+        """The rows of ``packed`` [N,...], as [B,n,...]: a view where they lie as vectors are read,
+        contiguous and from a multiple of 16 bytes on, else a copy."""
+        if self.first is not None:
+            rows = packed[self.first : self.first + self.at.numel()]
+            if rows.is_contiguous() and rows.data_ptr() % VECTOR_BYTES == 0:
+                return rows.unflatten(0, self.at.shape)
+        return packed[self.at]
 
     def are_all_of(self, packed: Tensor) -> bool:
         """Whether they are all rows, in order."""

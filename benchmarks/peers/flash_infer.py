@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.peers import flash_infer_attention as attention
 from benchmarks.peers import flash_infer_package as package
-from benchmarks.peers.batches import MEMO
+from benchmarks.peers.batches import MEMO, VECTOR_BYTES
 from benchmarks.peers.flash_infer_attention import (
     CONTRACTS,
     Paged,
@@ -91,7 +91,7 @@ def append_declines(call: Call) -> str | None:
         return reason
     if call.axes["D"] != call.axes["Dv"]:
         return "D and Dv differ"
-    if any(call.args[name].data_ptr() % package.VECTOR_BYTES for name in ("k_cache", "v_cache")):
+    if any(call.args[name].data_ptr() % VECTOR_BYTES for name in ("k_cache", "v_cache")):
         return "a cache does not start at a multiple of 16 bytes"
     return None
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers import flash_infer_package as package
-from benchmarks.peers.batches import MEMO, Attention, attention
+from benchmarks.peers.batches import MEMO, VECTOR_BYTES, Attention, attention
 from benchmarks.peers.torch_sdpa import HALF, ON_TENSOR_CORES, further
 from yaie.compare import Contract
 from yaie.dispatch import Unsupported
@@ -241,7 +241,7 @@ class Paged:
         q_indptr: Tensor,
         **options: Any,
     ) -> tuple[Tensor, Tensor]:
-        if any(cache.data_ptr() % package.VECTOR_BYTES for cache in (k_cache, v_cache)):
+        if any(cache.data_ptr() % VECTOR_BYTES for cache in (k_cache, v_cache)):
             raise Unsupported("a cache does not start at a multiple of 16 bytes")
         _, page, kv_heads, dim = k_cache.shape
         axes = {"Hq": q.shape[1], "Hk": kv_heads, "D": dim, "S": page}

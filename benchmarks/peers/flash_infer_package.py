@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from benchmarks.peers.batches import VECTOR_BYTES
 from benchmarks.peers.torch_sdpa import HALF
 from yaie.dispatch import Unsupported
 from yaie.op import Call
 
 PACKAGE = "flashinfer"
-VECTOR_BYTES = 16
 THREADS = 1024
 """Of a block, in which some of its kernels take all heads of a token."""
 HEAD_DIMS = (64, 128, 256, 512)
