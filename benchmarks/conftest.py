@@ -104,7 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
     """The rows that the options ask for; ValueError with the nearest names when there are none."""
-    workloads = serving.load()
+    workloads, foreign = serving.load(), []
     if config.getoption("--flashinfer"):
         foreign, left = serving.flashinfer_bench(config.getoption("--flashinfer"))
         workloads += foreign
@@ -120,7 +120,10 @@ def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
     allowed = set(_fitting("--kernel", globs["kernel"], known))
     profile = config.getoption("--profile") or ("quick" if device == "cpu" else "full")
     if profile == "quick" and globs["workload"] == "*":
-        workloads = serving.quick(workloads)
+        workloads = [w for w in workloads if serving.is_quick(w)]
+        if globs["op"] == "*":
+            light = serving.quick(workloads)
+            workloads = [w for w in workloads if w in light or w in foreign]
     rows = [
         Row(ops.OPS[w.op], kernel, w)
         for w in in_turn(workloads)

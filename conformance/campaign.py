@@ -21,7 +21,8 @@ SHRINK_SECONDS = 60.0
 """How long a failure may be shrunk. A hanging kernel would otherwise cost a time-out a try."""
 REMEMBERS = (
     "; in a fresh process the first case that failed passes: what the kernel does depends on calls "
-    "before (something kept by address?), or on chance, so the line below may show nothing"
+    "before (something kept by address?), on where its arguments lie, or on chance, so the line "
+    "below may show nothing"
 )
 
 
@@ -75,8 +76,8 @@ class Campaign:
         waived = not verdict.ok and self._is_waived(case)
         if not verdict.ok and not waived:
             if self._first_fault is None:
-                self._first_fault = started
                 self._remark = self._remark_on(case, verdict)
+                self._first_fault = time.perf_counter()
             if repr(case) not in self._faults:
                 verdict = replace(verdict, reason=f"{verdict.reason}{self._remark}")
             self._faults[repr(case)] = verdict

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from yaie import arena, ops
 from yaie.arena import HUGE, INFINITE, LEFTOVERS, OTHER_POISONS, Poison
-from yaie.check import Judge, _other_poison, _other_schedule, find_kernel
+from yaie.check import ANCHOR, Judge, _other_poison, _other_schedule, find_kernel
 from yaie.compare import Verdict
 
 GOOD = {
@@ -139,6 +139,23 @@ def test_what_a_kernel_keeps_by_the_address_of_an_argument_is_of_another_case(
     every_argument = 4 * len(op.signature.params) // 2
     found = {judge.judge(op, kernel, case).status for case in [long, short] * every_argument}
     assert "fail" in found
+
+
+def test_in_its_turn_each_argument_lies_where_it_did_and_no_run_is_aligned_like_the_other(
+    judge: Judge,
+) -> None:
+    op = ops.get("paged_attention")
+    for case in (op.good, op.Case(q_lens=(3,), kv_lens=(70,), D=24, layout="shifted")):
+        layout = judge._lay_out(op, case)
+        for turn, param in enumerate(op.signature.params):
+            start = layout.start_for(turn)
+            assert (arena.REGION_BYTES + start) % (2 * arena.ALIGNMENT) == arena.ALIGNMENT
+            if turn and layout.places[param.name] is not None:
+                at = start + layout.places[param.name].offset
+                assert 0 <= at - ANCHOR < 2 * arena.ALIGNMENT
+    judge.judge_afresh(op, op.kernels["torch.eager"], op.good)
+    first, second = judge._runs(0, judge._lay_out(op, op.good))
+    assert ((1, 0), (0, 0)) == ((first.region, first.start), (second.region, second.start))
 
 
 def test_a_finding_of_the_executor_fails_the_check_of_its_kind(judge: Judge) -> None:

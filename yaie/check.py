@@ -52,7 +52,7 @@ from yaie.worker.execution import (
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
 milliseconds."""
-ANCHOR = 256 << 10
+ANCHOR = 4 << 20
 """Where an argument lies in the second region, unless what comes before it is larger."""
 CASES_A_TURN = 4
 """So many cases in a row have the same argument there."""
@@ -92,6 +92,19 @@ class _Layout:
                 name = f"{param.name}[{i}]" if param.many else param.name
                 rows.append((name, param.mutated, p))
         return rows
+
+    def start_for(self, turn: int) -> int:
+        """Where in the second region the arguments begin, so that the one whose turn it is lies at
+        ANCHOR. (At the next multiple of ALIGNMENT, if need be: the regions are an odd number of
+        those apart, so that of two runs one at most is aligned to more, and stay so.) The first
+        argument needs no turn, it begins the first region."""
+        params = self.op.signature.params
+        place = self.places[params[turn % len(params)].name]
+        one = place[0] if isinstance(place, list) and place else place
+        if turn % len(params) == 0 or not isinstance(one, Placement):
+            return 0
+        aligned = one.offset // (2 * ALIGNMENT) * 2 * ALIGNMENT
+        return max(0, ANCHOR - aligned)
 
 
 OF_A_CONTRACT = ("budget", "row budget", "norm")
@@ -192,16 +205,14 @@ class Judge:
 
     def judge_afresh(self, op: Op, kernel: Kernel, case: Any) -> Verdict:
         """Likewise, in a process that has run nothing before."""
-        self._served, self._judged = None, 0
+        self._served = None
         return self.judge(op, kernel, case)
 
     def _runs(self, seed: int, layout: _Layout) -> tuple[Run, Run]:
         """The two runs of a case. The first lies in the region in which the last one of the case
         before did, and there an argument lies at the address that it had: in one region the first,
         in the other each in its turn. A kernel that knows it again by its address knows another."""
-        places = [place.offset // ALIGNMENT * ALIGNMENT for *_, place in layout.named()]
-        turn = self._judged // CASES_A_TURN % len(places)
-        starts = (0, max(0, ANCHOR - places[turn]))
+        starts = (0, layout.start_for(self._judged // CASES_A_TURN))
         first, second = (0, 1) if self._judged % 2 == 0 else (1, 0)
         self._judged += 1
         return (
@@ -214,7 +225,7 @@ class Judge:
         fault."""
         if self._served is not kernel:
             self._worker.retire()
-            self._served = kernel
+            self._served, self._judged = kernel, 0
 
     def _lay_out(self, op: Op, case: Any) -> _Layout:
         args, options = op.inputs(case, Fill(self._arena, case.seed))

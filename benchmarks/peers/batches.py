@@ -222,7 +222,7 @@ def run(
 
     if len(groups) == 1 and groups[0].rows.are_all_of(q):
         out, lse = answer(groups[0])
-        return out.flatten(0, 1), lse.flatten(0, 1)
+        return out.flatten(0, 1).contiguous(), lse.flatten(0, 1).contiguous()
     out = q.new_zeros(*q.shape[:2], width)
     lse = torch.full(q.shape[:2], -math.inf, dtype=torch.float32, device=q.device)
     for group in groups:

@@ -128,6 +128,10 @@ class Inputs:
                 return replace(other, options=self._timed.options), True
         return self._timed, False
 
+    def draw_audit(self) -> None:
+        """Draw the audit's contents now: what runs out of memory then is no kernel."""
+        self._other  # noqa: B018
+
     @property
     def _audit(self) -> Contents:
         return self._other[0]

@@ -44,6 +44,8 @@ EXTENSIVE = frozenset("TPLMNBWK")
 """Fields of a Case that count tokens, pages, layers, pairs, rows: those shrink, shapes do not."""
 SHAPES = frozenset({"page", "window"})
 """Fields that hold several numbers, but not one for each sequence."""
+THIRD_PARTY = ("torch", "transformers", "flashinfer", "triton")
+"""What benchmarks.peers registers; where it is wrong, that is a finding."""
 ROLES = {"cuda": "kernel", "host": "kernel", "simt": "executor", "reference": "reference"}
 EXECUTOR = "judged only: the SIMT executor stands for a GPU, its time means nothing"
 DECLINED = f"{Unsupported.__name__}: "
@@ -69,6 +71,13 @@ class Row:
     def role(self) -> str:
         """kernel (ours, on hardware or in its host's memory), executor, reference, or peer."""
         return ROLES.get(self.kernel.name.partition(".")[0], "peer")
+
+    @property
+    def is_third_party(self) -> bool:
+        """Whether others answer for what the kernel computes: for torch.eager we do, and for a
+        plugin's kernel whoever runs this."""
+        name = self.kernel.name
+        return name.partition(".")[0] in THIRD_PARTY and name != "torch.eager"
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -191,6 +200,7 @@ class Session:
     def _timed(self, row: Row, facts: dict[str, Any], announce: Callable[[], None]) -> Outcome:
         try:
             inputs = self._inputs_of(row)
+            inputs.draw_audit()
         except (MemoryError, torch.OutOfMemoryError) as error:
             return Outcome("slow", f"its inputs do not fit into memory: {error}", facts=facts)
         reason = row.kernel.declines(inputs.call)

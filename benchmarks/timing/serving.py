@@ -9,6 +9,7 @@ a serving engine, so that the figures of a run add up to one served time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -23,7 +24,7 @@ from typing import Any
 
 from yaie import ops
 from yaie.dispatch import nearest
-from yaie.op import Op
+from yaie.op import Cost, Op
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,7 +54,7 @@ QUICK_OF_AN_OP = 2
 
 def is_quick(workload: Workload) -> bool:
     """Whether a laptop times it in seconds."""
-    cost = ops.get(workload.op).cost(workload.case)
+    cost = _cost(workload.op, workload.case)
     return not workload.large and cost.bytes <= QUICK_BYTES and cost.flops <= QUICK_FLOPS
 
 
@@ -68,8 +69,14 @@ def quick(workloads: Sequence[Workload]) -> list[Workload]:
 
 def _weight(workload: Workload) -> float:
     """What it moves, in bytes; ten flops count as one."""
-    cost = ops.get(workload.op).cost(workload.case)
+    cost = _cost(workload.op, workload.case)
     return cost.bytes + cost.flops / 10
+
+
+@functools.cache
+def _cost(op: str, case: Any) -> Cost:
+    """That of a program of the host's structures takes as long as running it."""
+    return ops.get(op).cost(case)
 
 
 def load(folder: Path = FOLDER) -> list[Workload]:

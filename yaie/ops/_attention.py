@@ -134,12 +134,15 @@ def kept_keys(q_lens: Sequence[int], kv_lens: Sequence[int], window: Window) -> 
 
 
 def kept_pairs(q_lens: Sequence[int], kv_lens: Sequence[int], causal: bool, window: Window) -> int:
-    """How many (query, key) pairs the mask keeps."""
-    cpu = torch.device("cpu")
-    return sum(
-        int(keep_mask(q_len, kv_len, causal, window, cpu).sum())
-        for q_len, kv_len in zip(q_lens, kv_lens, strict=True)
-    )
+    """How many (query, key) pairs the mask keeps: of each query the keys from a first to a last."""
+    (left, right), pairs = window, 0
+    right = 0 if causal else right
+    for q_len, kv_len in zip(q_lens, kv_lens, strict=True):
+        pos = torch.arange(kv_len - q_len, kv_len)
+        last = (pos + right if right >= 0 else pos + kv_len + q_len).clamp_max(kv_len - 1)
+        first = (pos - left if left >= 0 else 0 * pos).clamp_min(0)
+        pairs += int((last - first + 1).clamp_min(0).sum())
+    return pairs
 
 
 def packed(fill: Fill, values: Tensor, rows: Sequence[int], dtype: torch.dtype, layout: str) -> Any:
