@@ -3,7 +3,8 @@ transformers, which takes the same dense batches.
 
 The backends are called by their own names, for these return the log-sum-exp that the public
 function drops; the two that have none get it from a second product, which is part of their time.
-Where no mask is needed, the query heads of a KV head are rows of one product.
+Heads are heads where the backend serves groups of them and there is more than one query, else the
+query heads of a KV head are rows of one product.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LLAMA = "transformers.models.llama.modeling_llama"
 
 Backend = Callable[[Tensor, Tensor, Tensor, "Tensor | None", bool, float], tuple[Tensor, Tensor]]
 """q [B,H,R,D], k and v [B,Hk,N,D], a bias [R,N] or None, causal or not, the scale -> out, lse
-[B,H,R]. H is a multiple of Hk where it is causal, else the same."""
+[B,H,R]. H is Hk, or a multiple of it where it is causal and for the backends of GROUPED."""
 
 
 def flash_cpu(
@@ -90,16 +91,19 @@ def _aligned(bias: Tensor) -> Tensor:
     return torch.nn.functional.pad(bias, (0, -columns % 8))[:, :columns]
 
 
+GROUPED = (flash, cudnn)
+"""The backends that read the keys of a group of heads where they are; the others repeat them."""
+
+
 def dense(
     backend: Backend, q: Tensor, k: Tensor, v: Tensor, group: Group, how: Attention
 ) -> tuple[Tensor, Tensor]:
-    """A group through a backend: heads are heads under a causal mask, else rows."""
-    mask, heads = group.mask, q.shape[2] // k.shape[2]
-    k, v = k.transpose(1, 2).contiguous(), v.transpose(1, 2).contiguous()
-    if mask.square:
-        out, lse = backend(q.transpose(1, 2), k, v, None, True, how.scale)
+    """A group through a backend."""
+    mask, heads, q_len = group.mask, q.shape[2] // k.shape[2], q.shape[1]
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+    if mask.square or (backend in GROUPED and mask.bias is None and q_len > 1):
+        out, lse = backend(q.transpose(1, 2), k, v, None, mask.square, how.scale)
         return out.transpose(1, 2), lse.transpose(1, 2)
-    q_len = q.shape[1]
     rows = q.unflatten(2, (-1, heads)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # [B,Hk,G*Lq,D]
     bias = None if mask.bias is None else mask.bias.repeat(heads, 1)
     out, lse = backend(rows, k, v, bias, False, how.scale)

@@ -23,13 +23,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.clock import STEPS_A_SAMPLE, Call, Method, Pace, copied
+from benchmarks.clock import Call, Method, Pace, copied
 from yaie.engine.graphs import recording
 
 EVENT_STEP = 0.5e-6
 """What CUDA events resolve, in seconds."""
 GRAPH_BELOW = 1e-3
 """Kernels shorter than this are timed inside a graph."""
+GRAPH_SECONDS = 5e-3
+"""How long a graph is at least: what its first kernels take longer, after the device was idle, is
+then below a percent of it. (In half a millisecond it was up to 8 %: docs/bench.md.)"""
 SPIN_CYCLES = 2_000_000  # about a millisecond
 SPIN_CYCLES_MOST = 128_000_000
 FLOOR_NODES = 1000
@@ -167,7 +170,7 @@ class Graph:
 
     def __init__(self, calls: Sequence[Call], estimate: float) -> None:
         self._calls = calls
-        rounds = math.ceil(STEPS_A_SAMPLE * EVENT_STEP / (estimate * len(calls)))
+        rounds = math.ceil(GRAPH_SECONDS / (estimate * len(calls)))
         self._timed = self._captured(rounds)
         self._single = self._timed if rounds == 1 else self._captured(1)
         self._in_graph = rounds * len(calls)
