@@ -47,13 +47,47 @@ struct Accumulator {
 template <class Tile>
 using Scores = float[Tile::kMmaRows][Tile::kKeys / 8][4];
 
-// scores [rows,kKeys] = Q [rows,kDim] K^T [kKeys,kDim]
+// Q of 16 columns, as operand of the mma.
 template <class Tile>
-__device__ void multiply_keys(Scores<Tile>& score, const typename Tile::T* q_rows,
+using QueryFragment = uint32_t[Tile::kMmaRows][4];
+
+// Queries [rows,kDim] of a warp that stay in shared memory: every tile of keys reads them again.
+template <class Tile>
+struct SharedQueries {
+    const typename Tile::T* rows;
+
+    __device__ void read(QueryFragment<Tile>& a, int k) const {
+        const int lane = threadIdx.x % 32;
+        const int at = chunk_offset<Tile>(lane % 16, lane / 16);
+#pragma unroll
+        for (int m = 0; m < Tile::kMmaRows; ++m)
+            simt::ldmatrix<4>(a[m], rows + along(at, k) + m * 16 * Tile::kDim);
+    }
+};
+
+// Queries in registers.
+template <class Tile>
+struct HeldQueries {
+    QueryFragment<Tile> fragments[Tile::kDim / 16];
+
+    __device__ explicit HeldQueries(const SharedQueries<Tile>& shared) {
+#pragma unroll
+        for (int k = 0; k < Tile::kDim / 16; ++k) shared.read(fragments[k], k);
+    }
+    __device__ void read(QueryFragment<Tile>& a, int k) const {
+#pragma unroll
+        for (int m = 0; m < Tile::kMmaRows; ++m)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) a[m][i] = fragments[k][m][i];
+    }
+};
+
+// scores [rows,kKeys] = Q [rows,kDim] K^T [kKeys,kDim]
+template <class Tile, class Queries>
+__device__ void multiply_keys(Scores<Tile>& score, const Queries& queries,
                               const typename Tile::T* k_tile) {
     using T = typename Tile::T;
     const int lane = threadIdx.x % 32;
-    const int q_at = chunk_offset<Tile>(lane % 16, lane / 16);
     const int k_at = chunk_offset<Tile>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll
     for (int m = 0; m < Tile::kMmaRows; ++m)
@@ -63,10 +97,8 @@ __device__ void multiply_keys(Scores<Tile>& score, const typename Tile::T* q_row
             for (int e = 0; e < 4; ++e) score[m][n][e] = 0.0f;
 #pragma unroll
     for (int k = 0; k < Tile::kDim / 16; ++k) {
-        uint32_t a[Tile::kMmaRows][4];
-#pragma unroll
-        for (int m = 0; m < Tile::kMmaRows; ++m)
-            simt::ldmatrix<4>(a[m], q_rows + along(q_at, k) + m * 16 * Tile::kDim);
+        QueryFragment<Tile> a;
+        queries.read(a, k);
 #pragma unroll
         for (int n = 0; n < Tile::kKeys / 16; ++n) {
             uint32_t b[4];  // 16 keys

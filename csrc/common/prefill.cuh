@@ -14,9 +14,10 @@
 //
 // Of a row tile, S = Q K^T stays in registers, P = exp(S - m) takes its place as the operand of
 // P V (the accumulator of one mma is laid out as the operand of the next), and O never leaves the
-// registers before the end. Each warp has 32 rows (16 where D > 128): a fragment of K or V that
-// ldmatrix brings is used by two mma, or shared memory would be the limit. Copies run kStages - 1
-// tiles ahead, with one barrier a tile.
+// registers before the end. Each warp has 32 rows: a fragment of K or V that ldmatrix brings is used
+// by two mma, or shared memory would be the limit. Where D > 128, registers allow 16 rows, and it is
+// the limit: there Q is held in registers. Copies run kStages - 1 tiles ahead, with one barrier a
+// tile, so a tile has as many keys as registers and shared memory allow.
 //
 // Steps that a warp spares: the running maximum m may lag behind the true one by 2^kSlack, which P
 // and the sums bear easily, so O is rescaled a few times a row, not once a tile; scale and log2(e)
@@ -25,15 +26,19 @@
 
 #include <math.h>
 
+#include <algorithm>
+#include <type_traits>
+
 #include "common/attention_mma.cuh"
 #include "common/row_tile.cuh"
 
 namespace yaie::attention {
 
 // Sizes of the kernel for D <= kColumns; the columns beyond D are zero. kBlocks: of an SM, that
-// registers must allow. A tile for other instructions has the same names.
+// registers must allow. kHoldsQueries: they stay in registers, and their tile is the memory of the
+// last stage until they are there. A tile for other instructions has the same names.
 template <class Element, int kColumns, int kWarpCount, int kMmaCount, int kKeyCount,
-          int kBlockCount>
+          int kBlockCount, bool kHolds>
 struct PrefillTile {
     using T = Element;
     static constexpr int kDim = kColumns;
@@ -42,6 +47,7 @@ struct PrefillTile {
     static constexpr int kKeys = kKeyCount;
     static constexpr int kBlocks = kBlockCount;
     static constexpr int kStages = 2;
+    static constexpr bool kHoldsQueries = kHolds;
     static constexpr int kWarpRows = 16 * kMmaRows;
     static constexpr int kRows = kWarps * kWarpRows;
     static constexpr int kThreads = 32 * kWarps;
@@ -50,8 +56,9 @@ struct PrefillTile {
     static constexpr int kRowsAtOnce = kThreads / kChunks;  // that all threads copy together
     static constexpr int kTile = kKeys * kDim;              // elements of K or of V in a stage
     static constexpr int kQueryBytes = kRows * kDim * sizeof(T);
-    static constexpr int kStageBytes = kStages * 2 * kTile * sizeof(T);
-    static constexpr int kSharedBytes = kQueryBytes + kStageBytes;
+    static constexpr int kStageBytes = 2 * kTile * sizeof(T);
+    static constexpr int kQueryOffset = (kStages - kHoldsQueries) * kStageBytes;
+    static constexpr int kSharedBytes = std::max(kStages * kStageBytes, kQueryOffset + kQueryBytes);
     static_assert(kRowsAtOnce % 8 == 0, "the rows that a thread copies swizzle alike");
     static_assert(kThreads >= kRows && kThreads >= kKeys, "a thread a row, and a thread a key");
 };
@@ -125,14 +132,19 @@ struct KeyRows<Tile, Packed> {
 template <class Tile>
 struct KeyRows<Tile, Paged> {
     using T = typename Tile::T;
+    const T** starts;  // of the head, in k and in v; shared, as above
     int64_t* slots;    // [kStages,kKeys]
     int page, offset;  // of the key looked up last
-    int64_t head;      // its offset in a row of the cache
 
-    __device__ KeyRows(const Paged& kv, const RowTile& t)
-        : page(0), offset(0), head(int64_t(t.head) * kv.dim) {
-        SIMT_SHARED(int64_t, shared, [Tile::kStages * Tile::kKeys]);
-        slots = shared;
+    __device__ KeyRows(const Paged& kv, const RowTile& t) : page(0), offset(0) {
+        SIMT_SHARED(const T*, shared_starts, [2]);
+        SIMT_SHARED(int64_t, shared_slots, [Tile::kStages * Tile::kKeys]);
+        starts = shared_starts;
+        slots = shared_slots;
+        if (threadIdx.x > 0) return;
+        const int64_t head = int64_t(t.head) * kv.dim;
+        starts[0] = static_cast<const T*>(kv.k) + head;
+        starts[1] = static_cast<const T*>(kv.v) + head;
     }
     __device__ void fetch(const Paged& kv, const RowTile& t, int tile) {
         const int key = tile * Tile::kKeys + threadIdx.x;
@@ -149,8 +161,8 @@ struct KeyRows<Tile, Paged> {
     __device__ int64_t token(int tile, int key) const {
         return slots[tile % Tile::kStages * Tile::kKeys + key];
     }
-    __device__ const T* k(const Paged& kv) const { return static_cast<const T*>(kv.k) + head; }
-    __device__ const T* v(const Paged& kv) const { return static_cast<const T*>(kv.v) + head; }
+    __device__ const T* k(const Paged&) const { return starts[0]; }
+    __device__ const T* v(const Paged&) const { return starts[1]; }
     __device__ int64_t k_stride(const Paged& kv) const { return int64_t(kv.kv_heads) * kv.dim; }
     __device__ int64_t v_stride(const Paged& kv) const { return k_stride(kv); }
 };
@@ -239,14 +251,17 @@ __device__ void write_rows(Accumulator<Tile>& acc, typename Tile::T* rows, int f
     }
 }
 
+template <class Tile>
+using Queries = std::conditional_t<Tile::kHoldsQueries, HeldQueries<Tile>, SharedQueries<Tile>>;
+
 // ---- The kernel ---------------------------------------------------------------------------------
 
 template <class Tile, class KV>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     prefill(PrefillParams p, KV kv, Options options) {
     using T = typename Tile::T;
-    T* q_tile = simt::dynamic_shared<T>();                   // [kRows,kDim]
-    T* stages = simt::dynamic_shared<T>(Tile::kQueryBytes);  // [kStages,2,kKeys,kDim]
+    T* stages = simt::dynamic_shared<T>();                    // [kStages,2,kKeys,kDim]
+    T* q_tile = simt::dynamic_shared<T>(Tile::kQueryOffset);  // [kRows,kDim]
 
     // What the loop needs once a turn or less is in shared memory: there is no register to spare.
     SIMT_SHARED(RowTile, shared_tile, );
@@ -264,7 +279,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 
     // pass 1: fill all stages but one
     KeyRows<Tile, KV> rows(kv, t);
-    if (t.keys > 0) copy_queries<Tile>(q_tile, p, t, kv.dim);
+    copy_queries<Tile>(q_tile, p, t, kv.dim);
     for (int i = 0; i < Tile::kStages; ++i) {
         rows.fetch(kv, t, i);
         rows.publish(kv, i);
@@ -277,6 +292,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
         simt::cp_async_commit();  // a group for every tile, there or not: waiting counts them
     };
     for (int i = 0; i < Tile::kStages - 1; ++i) copy_tile(i);
+    if (Tile::kHoldsQueries) {
+        simt::cp_async_wait<0>();
+        __syncthreads();
+    }
+    const Queries<Tile> queries(SharedQueries<Tile>{q_tile + first * Tile::kDim});
 
     // pass 2: tile by tile
     const bool by_factor = options.softcap <= 0.0f && options.scale > 0.0f;
@@ -294,7 +314,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
             const bool masked = key < w.all.first || end > w.all.last;
             const T* stage = stages + i % Tile::kStages * 2 * Tile::kTile;
             Scores<Tile> score;
-            multiply_keys<Tile>(score, q_tile + first * Tile::kDim, stage);
+            multiply_keys<Tile>(score, queries, stage);
             if (!by_factor) cap_scores<Tile>(score, options);
             if (masked) mask_scores<Tile>(score, kept + first, key);
             raise_maxima<Tile>(acc, score, factor);
@@ -302,6 +322,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
         }
         rows.publish(kv, i + Tile::kStages);
     }
+    simt::cp_async_wait<0>();  // the queries of a tile that keeps no key
+    __syncthreads();           // and others may still read the stage that was theirs
     if (first < shared_tile.rows)
         write_rows<Tile>(acc, q_tile + first * Tile::kDim, first, warp_rows[warp].count,
                          shared_tile, p, kv.dim, factor);

@@ -39,11 +39,11 @@ template <class T, class KV>
 void launch_prefill_for_dim(const Door& door, const PrefillParams& p, const KV& kv,
                             const Options& options, StreamHandle stream) {
     if (kv.dim <= 64)
-        launch_prefill<PrefillTile<T, 64, 4, 2, 64, 2>>(door, p, kv, options, stream);
+        launch_prefill<PrefillTile<T, 64, 4, 2, 128, 2, false>>(door, p, kv, options, stream);
     else if (kv.dim <= 128)
-        launch_prefill<PrefillTile<T, 128, 4, 2, 64, 2>>(door, p, kv, options, stream);
+        launch_prefill<PrefillTile<T, 128, 4, 2, 64, 2, false>>(door, p, kv, options, stream);
     else
-        launch_prefill<PrefillTile<T, 256, 8, 1, 32, 1>>(door, p, kv, options, stream);
+        launch_prefill<PrefillTile<T, 256, 8, 1, 48, 1, true>>(door, p, kv, options, stream);
 }
 
 template <class KV>

@@ -40,7 +40,7 @@ __device__ void add_keys(attention::Accumulator<typename Tile::Warp>& acc,
     const int key = task.unit.any.first + task.tile * Tile::kKeys + row;
     const auto* keys = stage + row * Tile::kDim;
     attention::Scores<Warp> score;
-    attention::multiply_keys<Warp>(score, q_tile, keys);
+    attention::multiply_keys<Warp>(score, attention::SharedQueries<Warp>{q_tile}, keys);
     if (options.softcap > 0.0f || options.scale <= 0.0f)
         attention::cap_scores_at_once<Warp>(score, options);
     if (key < task.unit.all.first || key + Warp::kKeys > task.unit.all.last)
