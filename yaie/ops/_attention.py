@@ -343,6 +343,17 @@ OPTION_ERRORS = (
     Refusal("alibi", _ask_for_alibi, Unsupported, "alibi: no kernel"),
 )
 
+def _moves_within_rows(c: Any) -> bool:
+    """Whether windows of queries that a block may share begin in unlike tiles of keys, however the
+    head dimension decides how many keys a tile has."""
+    return (
+        c.dtype != "float32"
+        and c.G == 1
+        and c.window[0] >= 0
+        and any(q > 96 and n - c.window[0] > 97 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    )
+
+
 MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "no sequences": lambda c: not c.q_lens,
     "kv_len 0": lambda c: 0 in c.kv_lens,
@@ -369,6 +380,12 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "a window that moves on by more than 128 keys": lambda c: (
         c.window[0] >= 0
         and any(q > 128 and n - c.window[0] > 129 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
+    "a window that moves on by more than 64 keys within 128 rows of 64 < D <= 128": lambda c: (
+        64 < c.D <= 128 and _moves_within_rows(c)
+    ),
+    "a window that moves on by more than 64 keys within 128 rows of D > 128": lambda c: (
+        128 < c.D <= 256 and _moves_within_rows(c)
     ),
     "window to the right": lambda c: not c.causal and c.window[1] >= 0,
     "window to the right under a causal mask": lambda c: (

@@ -311,6 +311,35 @@ TEST(asynchronous_copies_fill_with_zeros) {
     });
 }
 
+// What a thread writes where its own copy still goes is overwritten, sooner or later.
+__global__ void overtaken(const int* in, int* out, bool waits) {
+    SIMT_SHARED(int, staged, [32]);
+    const int t = int(threadIdx.x);
+    simt::cp_async<4>(&staged[t], &in[t]);
+    if (waits) simt::cp_async_wait_all();
+    __syncwarp();
+    staged[t] = -1;
+    __syncwarp();
+    out[t] = staged[31 - t];
+}
+
+TEST(asynchronous_copies_end_early) {
+    check::Buffer<int> in(32, 7);
+    int overtaken_at_all = 0;
+    for (uint64_t seed = 0; seed < 20; ++seed)
+        for (const auto policy : {simt::Policy::Random, simt::Policy::Priority}) {
+            simt::set_schedule({policy, seed, 1});
+            check::Buffer<int> out(32);
+            RUN(overtaken, 1, 32, 0, in.data(), out.data(), true);
+            for (std::size_t i = 0; i < 32; ++i) CHECK_EQUAL(-1, out[i]);
+            if (simt::is_checked()) continue;  // which stops at the write
+            RUN(overtaken, 1, 32, 0, in.data(), out.data(), false);
+            for (std::size_t i = 0; i < 32; ++i) overtaken_at_all += out[i] == 7;
+        }
+    simt::set_schedule({});
+    if (!simt::is_checked()) CHECK(overtaken_at_all > 0);
+}
+
 // ---- Barriers of some threads -------------------------------------------------------------------
 
 // Two pairs of warps, each with a barrier of its own.

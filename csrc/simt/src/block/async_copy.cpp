@@ -7,6 +7,17 @@
 namespace simt {
 namespace detail {
 
+constexpr unsigned kUntilEarlyEnd = 32;  // times at most that threads let others run
+
+void AsyncCopy::end() {
+    if (ended) return;
+    if (from)
+        std::memcpy(to, from, std::size_t(bytes));
+    else
+        std::memset(to, 0, std::size_t(bytes));
+    ended = true;
+}
+
 // The destination holds NaN until then, so that whoever looks too early is seen to.
 void BlockRunner::begin_copy(const Lane& self, const AsyncCopy& copy) {
     CopyQueue& queue = copies_of(self);
@@ -28,16 +39,23 @@ void BlockRunner::wait_for_copies(const Lane& self, int groups, Site site) {
         done = queue.groups[done_groups - 1];
     }
     for (std::size_t i = 0; i < done; ++i) {
-        const AsyncCopy& copy = queue.copies[i];
-        if (copy.from)
-            std::memcpy(copy.to, copy.from, std::size_t(copy.bytes));
-        else
-            std::memset(copy.to, 0, std::size_t(copy.bytes));
+        AsyncCopy& copy = queue.copies[i];
+        copy.end();
         checker_.copy_ends(copy.to, std::size_t(copy.bytes), site);
     }
     queue.copies.erase(queue.copies.begin(), queue.copies.begin() + std::ptrdiff_t(done));
     queue.groups.erase(queue.groups.begin(), queue.groups.begin() + std::ptrdiff_t(done_groups));
     for (std::size_t& end : queue.groups) end -= done;
+}
+
+// Hardware may end a copy long before its thread waits for it, and then over whatever was written
+// there since it began: so do schedules that are drawn, now and then. The others never do, for whoever
+// looks before he has waited must find NaN.
+void BlockRunner::end_copies_early(const Lane& self) {
+    if (policy_ == Policy::RoundRobin || policy_ == Policy::Reverse) return;
+    if (until_early_end_-- > 0) return;
+    until_early_end_ = early_ends_.below(kUntilEarlyEnd);
+    for (AsyncCopy& copy : copies_of(self).copies) copy.end();
 }
 
 BlockRunner::CopyQueue& BlockRunner::copies_of(const Lane& self) {

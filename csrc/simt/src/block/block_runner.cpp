@@ -71,6 +71,7 @@ void BlockRunner::begin_block(uint64_t block) {
         rank_lanes();
     }
     if (preemption_) preemptions_ = Random(~seed_ ^ mix(block));
+    early_ends_ = Random(seed_ + mix(~block));
     alive_ = thread_count_;
     ready_warps_ = warp_count_ == 32 ? ~uint32_t(0) : (uint32_t(1) << warp_count_) - 1;
     for (int w = 0; w < warp_count_; ++w) {
@@ -212,6 +213,7 @@ void BlockRunner::make_unready(const Lane& self) {
 // Comes back when another thread has made this one ready.
 void BlockRunner::wait(Lane& self) {
     polls_ = 0;
+    if (copies_in_use_) end_copies_early(self);
     make_unready(self);
     Lane* next = pick_next(self);
     if (!next) fail_deadlock(self);
@@ -221,6 +223,7 @@ void BlockRunner::wait(Lane& self) {
 // After a collective the last lane runs on, which saves a switch; a random schedule draws anew.
 void BlockRunner::let_others_run(Lane& self) {
     if (policy_ == Policy::RoundRobin || policy_ == Policy::Reverse) return;
+    if (copies_in_use_) end_copies_early(self);
     if (policy_ == Policy::Priority) step(self);
     Lane* next = pick_next(self);
     if (next != &self) resume(*next, self.fiber->context);

@@ -95,6 +95,9 @@ struct AsyncCopy {
     void* to;
     const void* from;  // nullptr: zeros
     int bytes;
+    bool ended = false;
+
+    void end();
 };
 
 class BlockRunner {
@@ -197,6 +200,7 @@ class BlockRunner {
         }
     };
     CopyQueue& copies_of(const Lane& self);
+    void end_copies_early(const Lane& self);
     void require_mbarrier(const Lane& self, uint64_t* barrier, Site site);
     void wait_on(Lane& self, const void* barrier, const char* name, Site site);
     void wake(const void* barrier);
@@ -222,6 +226,8 @@ class BlockRunner {
     uint64_t seed_ = 0;
     Random random_;
     Random preemptions_;
+    Random early_ends_;
+    unsigned until_early_end_ = 0;
     uint32_t preemption_ = 0;  // share of accesses, of 2^32
     Priorities priorities_;
     Checker checker_{*this};
