@@ -32,7 +32,7 @@ GRAPH_BELOW = 1e-3
 """Kernels shorter than this are timed inside a graph."""
 GRAPH_SECONDS = 5e-3
 """How long a graph is at least: what its first kernels take longer, after the device was idle, is
-then below a percent of it. (In half a millisecond it was up to 8 %: docs/bench.md.)"""
+then 0.3 % of it at most, where it is 1.2 % of half a millisecond (docs/bench.md)."""
 SPIN_CYCLES = 2_000_000  # about a millisecond
 SPIN_CYCLES_MOST = 128_000_000
 FLOOR_NODES = 1000
