@@ -152,6 +152,9 @@ class Machine(Protocol):
     def synchronize(self) -> None:
         """Wait until everything that was started is done."""
 
+    def release(self) -> None:
+        """Give back memory that nothing uses any more: the judge's worker needs some, too."""
+
     def lost(self) -> bool:
         """Whether nothing can be timed in this process any more."""
 
@@ -366,6 +369,9 @@ class Cpu:
 
     def synchronize(self) -> None:
         """Nothing runs behind a CPU call's back; what does is caught by the audit."""
+
+    def release(self) -> None:
+        """The C library does."""
 
     def lost(self) -> bool:
         return False

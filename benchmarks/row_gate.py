@@ -5,6 +5,10 @@ float64 answer rounded once to the dtype (the best result there is) and of torch
 ordinary scores and, with ``scale`` 1, scores of hundreds. The allowance of yaie.compare.rho must
 lie above each of them. docs/decisions/0002 and 0007 hold the figures.
 
+``--spread`` looks at rows whose elements span powers of ten, so that few are most of the row: how
+often they are refused, by rho of their length alone and by the gate, though each element is rounded
+once; and how often if all are off by 0.9 u (docs/decisions/0013).
+
 ``--shared`` looks at rows whose values go up and down together: of a kernel that rounds P, the
 largest share of the allowance in family ``alternating``, and how often an output that is off by a
 factor fails.
@@ -23,7 +27,7 @@ from torch import Tensor
 
 from yaie import ops
 from yaie.arena import Arena
-from yaie.compare import FLOAT32_THROUGHOUT, Budget, Contract, rho
+from yaie.compare import FLOAT32_THROUGHOUT, Budget, Contract, rho, weighty
 from yaie.fill import FAMILIES as FILLS
 from yaie.fill import Fill
 from yaie.kernels.torch_eager.attention import paged_attention
@@ -108,12 +112,37 @@ def shared(seeds: int) -> None:
               f"{checks.count('row budget')} more by a row")  # fmt: skip
 
 
+def spread(rows: int) -> None:
+    """The table of rows whose elements span powers of ten."""
+    rng, u = torch.Generator().manual_seed(3), 2.0**-8
+    print("| D | powers of ten | weighty, median | refused by length alone | refused "
+          "| off by 0.9 u: by length alone | by the gate |")  # fmt: skip
+    print("|---:|" + "---:|" * 6)
+    for dim, powers in itertools.product((64, 128, 256), (0, 1, 2, 4)):
+        size = 10 ** (powers * torch.rand(rows, dim, generator=rng, dtype=torch.float64))
+        x = size * torch.randn(rows, dim, generator=rng, dtype=torch.float64)
+        budget = Budget(x, {"output rounding": 2 * u * x.abs()}, model=u * x.abs() / math.sqrt(3))
+        assert budget.model is not None
+        limits = [rho(dim) * budget.model.square().mean(-1).sqrt(), budget.row_limit()]
+        cells = [
+            f"{float((error.square().mean(-1).sqrt() > limit).double().mean()):.2%}"
+            for error in (x.bfloat16().double() - x, 0.9 * u * x)
+            for limit in limits
+        ]
+        print(f"| {dim} | {powers} | {float(weighty(budget.model).median()):.0f} | "
+              + " | ".join(cells) + " |")  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="of each family and scale (3)")
     parser.add_argument("--shared", action="store_true", help="the rows of one common error")
+    parser.add_argument("--spread", action="store_true", help="rows of which few elements are most")
     args = parser.parse_args()
     seeds = args.seeds
+    if args.spread:
+        spread(100_000)
+        return
     if args.shared:
         shared(seeds)
         return

@@ -41,6 +41,9 @@ class FakeMachine:
     def method(self, calls: Sequence[Any], estimate: float) -> FakeLoop:
         return FakeLoop(self, calls)
 
+    def release(self) -> None:
+        pass
+
     def lost(self) -> bool:
         return False
 

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from yaie import compare
-from yaie.compare import Budget, Contract, Exact, different, rho, told, unit_roundoff
+from yaie.compare import (
+    Budget,
+    Contract,
+    Exact,
+    different,
+    rho,
+    told,
+    unit_roundoff,
+    weighty,
+)
 
 INF, NAN = math.inf, math.nan
 
@@ -284,6 +293,24 @@ def test_columns_that_repeat_round_alike() -> None:
     budget = Budget(rows, {"output rounding": u * rows.abs()}, model=u * rows.abs() / 3**0.5)
     assert budget.judge("out", rows.bfloat16()).check is None
     assert budget.judge("out", rows * (1 + 0.9 * u)).check == "row budget"
+
+
+def test_a_few_elements_that_are_most_of_a_row_scatter_like_a_short_row() -> None:
+    """Elements that span four powers of ten: correct rounding passes, in every one of many rows.
+    Normal rows keep the allowance of their length."""
+    rng, u = torch.Generator().manual_seed(7), 2.0**-8
+    normal = torch.randn(20_000, 64, generator=rng, dtype=torch.float64)
+    rows = normal * 10 ** (4 * torch.rand(normal.shape, generator=rng, dtype=torch.float64))
+
+    def judged(x: Tensor, actual: Tensor) -> str | None:
+        budget = Budget(x, {"output rounding": u * x.abs()}, model=u * x.abs() / 3**0.5)
+        return budget.judge("out", actual).check
+
+    assert judged(rows, rows.bfloat16()) is None
+    assert judged(normal[:100], normal[:100] * (1 + 0.9 * u)) == "row budget"
+    assert 60 < float(weighty(normal).median()) <= 64
+    assert 3.0 == float(weighty(torch.eye(8)[0]))
+    assert 8.0 == float(weighty(torch.zeros(8)))
 
 
 def test_numbers_that_read_alike_are_told_apart_by_their_bits() -> None:

@@ -48,6 +48,15 @@ def rho(elements: int) -> float:
     return math.sqrt(1 + (RHO**2 - 1) * max(1.0, RHO_ROW / elements))
 
 
+def weighty(model: Tensor) -> Tensor:
+    """How many elements a row (last axis) has for the scatter of its mean square error, of which a
+    few may be most: as many as a row of normally distributed numbers that scatters as much
+    (docs/decisions/0013)."""
+    square = model.square()
+    count = 3 * square.sum(-1).square() / square.square().sum(-1)
+    return count.nan_to_num(nan=model.shape[-1]).clamp(1, model.shape[-1])
+
+
 ROUNDING = "output rounding"
 """The term of a Budget that a result's own rounding takes."""
 
@@ -297,8 +306,8 @@ class Budget:
         rms = error.square().mean(-1).sqrt()
         limit = rho(error.shape[-1]) * self.model.square().mean(-1).sqrt()
         within = rms <= limit
-        if not bool(within.all()) and ROUNDING in self.terms:  # seldom, so only now
-            limit = (limit.square() + self._alike()).sqrt()
+        if not bool(within.all()):  # seldom, so only now
+            limit = self.row_limit()
             within = rms <= limit
         if bool(within.all()):
             return Judgement(receipt=receipt)
@@ -311,6 +320,14 @@ class Budget:
             "in a row whose elements each pass"
         )
         return Judgement("row budget", reason, receipt)
+
+    def row_limit(self) -> Tensor:
+        """What a row's RMS error may be: ``rho`` times that of the model where all elements weigh
+        about the same, more where few are most of it or are rounded independently."""
+        assert self.model is not None
+        scatter = (RHO**2 - 1) * (RHO_ROW / weighty(self.model)).clamp_min(1.0)
+        square = (1 + scatter) * self.model.square().mean(-1)
+        return (square + self._alike() if ROUNDING in self.terms else square).sqrt()
 
     def _alike(self) -> Tensor:
         """What rounding alike adds to a row's mean square: its model has the variance of rounding,

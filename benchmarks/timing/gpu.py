@@ -72,6 +72,10 @@ class Gpu:
         torch.cuda.synchronize()
         _reset_persisting_cache()
 
+    def release(self) -> None:
+        """What torch keeps for later, another process cannot have."""
+        torch.cuda.empty_cache()
+
     def lost(self) -> bool:
         """Whether a kernel has broken this process's access to the device, for good."""
         try:

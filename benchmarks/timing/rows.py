@@ -194,6 +194,7 @@ class Session:
         """What the judge says; workloads often shrink to the same Case."""
         key = (row.op.name, row.kernel.name, repr(case))
         if key not in self._verdicts:
+            self.machine.release()
             self._verdicts[key] = self.judge.judge(row.op, row.kernel, case)
         return self._verdicts[key]
 

@@ -343,6 +343,7 @@ OPTION_ERRORS = (
     Refusal("alibi", _ask_for_alibi, Unsupported, "alibi: no kernel"),
 )
 
+
 def _moves_within_rows(c: Any) -> bool:
     """Whether windows of queries that a block may share begin in unlike tiles of keys, however the
     head dimension decides how many keys a tile has."""
