@@ -25,7 +25,9 @@ def test_the_exit_status_says_whether_all_agree() -> None:
     assert 0 == check.verdict([line(cupti_pitch=1e-5)])
     assert 1 == check.verdict([line(cupti_pitch=1e-5), line(1.03e-5, cupti_pitch=1e-5)])
     assert 0 == check.verdict([line(1.03e-5, cupti_pitch=1e-5, nvbench=1.02e-5)])
-    assert 1 == check.verdict([line(1.03e-5, cupti_pitch=1.03e-5, nvbench=1e-5)])
+    assert 0 == check.verdict([line(1.03e-5, cupti_pitch=1.03e-5, nvbench=1e-5)])
+    assert 1 == check.verdict([line(1.05e-5, cupti_pitch=1.02e-5, nvbench=1e-5)])
+    assert 1 == check.verdict([line(0.97e-5, cupti_pitch=1e-5, nvbench=1e-5)])
     assert 3 == check.verdict([line(cupti_pitch=1e-5), line()])
 
 
