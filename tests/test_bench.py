@@ -74,6 +74,21 @@ def honest_seconds(judge: Judge) -> float:
     return next(o.timing.seconds for o in outcomes if o.timing is not None)
 
 
+def test_the_judge_finds_the_memory_given_back_that_timing_kept(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the worker is another process: what this one's allocator keeps it cannot have, and a
+    right kernel would be called a crash."""
+    log: list[str] = []
+    given = session(judge)
+    monkeypatch.setattr(given.machine, "release", lambda: log.append("release"))
+    judged = judge.judge
+    monkeypatch.setattr(judge, "judge", lambda *args: log.append("judge") or judged(*args))
+    for _ in range(2):  # the second verdict is known
+        assert given.run(row(eager())).status in ("timed", "invalid")
+    assert ["release", "judge"] == log
+
+
 # Cheats --------------------------------------------------------------------------------------
 
 
