@@ -18,6 +18,7 @@ H100 = Sm(registers=65536, shared=233472, threads=2048)
         (Launch("k", registers=16, shared=0, threads=32), 32, "blocks", 0.5),
         (Launch("k", registers=40, shared=116_000, threads=256), 1, "shared memory", 0.125),
         (Launch("k", registers=33, shared=0, threads=256), 6, "registers", 0.75),
+        (Launch("k", registers=88, shared=0, threads=32), 20, "registers", 0.3125),
         (Launch("k", registers=20, shared=0, threads=48), 32, "threads", 1.0),
     ],
 )

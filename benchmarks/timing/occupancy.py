@@ -29,6 +29,8 @@ from yaie.op import Kernel
 WARP = 32
 REGISTERS_AT_ONCE = 256
 """A warp takes registers in such pieces."""
+PARTS = 4
+"""Of an SM; a warp's registers lie in one of them."""
 BLOCKS_MOST = 32
 """Of an SM of compute capability 8.0, 9.0 and 10.0."""
 SHARED_RESERVED = 1024
@@ -57,9 +59,10 @@ class Launch:
         """How many of its blocks an SM holds, and what allows no more."""
         warps = -(-self.threads // WARP)
         a_warp = -(-self.registers * WARP // REGISTERS_AT_ONCE) * REGISTERS_AT_ONCE
+        with_registers = sm.registers // PARTS // max(a_warp, 1) * PARTS
         limits = {
             "threads": sm.threads // (warps * WARP),
-            "registers": sm.registers // max(a_warp * warps, 1),
+            "registers": with_registers // warps,
             "shared memory": sm.shared // (self.shared + SHARED_RESERVED),
             "blocks": BLOCKS_MOST,
         }
