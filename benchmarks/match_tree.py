@@ -23,7 +23,7 @@ from benchmarks.judging import python_speed
 from benchmarks.plain_radix import PlainRadixTree
 from yaie import kernels, ops
 from yaie.cache import RadixTree
-from yaie.ops._tree import Node, Tree
+from yaie.ops._tree import Node, Tree, arrays
 
 VOCABULARY, PAGE, LENGTH, PROMPTS, BEGINNINGS = 128_256, 16, 4096, 256, 8
 KERNEL = "cuda.warp"
@@ -59,14 +59,8 @@ def flattened(cached: Sequence[Any], rng: np.random.Generator) -> dict[str, Tens
         flat = [x for row in rows for x in row]
         return torch.tensor(flat, dtype=torch.int32), torch.tensor(ends, dtype=torch.int32)
 
-    edge_tokens, edge_indptr = packed(tree.edges)
-    below, child_indptr = packed(tree.children)
-    return {
-        "edge_tokens": edge_tokens,
-        "edge_indptr": edge_indptr,
-        "child_indptr": child_indptr,
-        "children": below,
-    }
+    found: dict[str, Tensor] = arrays(tree.edges, tree.children, packed)
+    return found
 
 
 def seconds(work: Callable[[], Any], repeats: int) -> tuple[float, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +101,21 @@ class Tree:
             node, at = shared[n], at + n
             if n < len(self.edges[node]):
                 return at, "edge"
+
+
+Pack = Callable[[Sequence[Sequence[int]]], tuple[Any, Any]]
+"""Lists, laid out one after the other, and where each starts."""
+
+
+def arrays(edges: Sequence[Tokens], children: Sequence[Sequence[int]], pack: Pack) -> Any:
+    """A tree as match_tree takes it, by the names of its arguments."""
+    (edge_tokens, edge_indptr), (below, child_indptr) = pack(edges), pack(children)
+    return {
+        "edge_tokens": edge_tokens,
+        "edge_indptr": edge_indptr,
+        "child_indptr": child_indptr,
+        "children": below,
+    }
 
 
 def _gone_on(path: Tokens, more: int, rng: np.random.Generator) -> Tokens:

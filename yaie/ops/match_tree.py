@@ -45,7 +45,7 @@ from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _paged as paged
 from yaie.ops._programs import packed, unpacked
-from yaie.ops._tree import TREE_ERRORS, Tokens, Tree, check_tree
+from yaie.ops._tree import TREE_ERRORS, Tokens, Tree, arrays, check_tree
 from yaie.refusal import Refusal, bad_indptr, change
 from yaie.signature import parse
 
@@ -103,20 +103,12 @@ def _grown(case: Case) -> tuple[Tree, list[Tokens], list[tuple[int, str]]]:
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the queries, packed."""
 
-    def tokens(rows: Sequence[Tokens]) -> tuple[Tensor, Tensor]:
-        return packed(fill, [[t << 16 * (case.family == "high") for t in row] for row in rows])
+    def shifted(rows: Sequence[Tokens]) -> list[Tokens]:
+        return [tuple(t << 16 * (case.family == "high") for t in row) for row in rows]
 
-    edge_tokens, edge_indptr = tokens(case.tree.edges)
-    child_list, child_indptr = packed(fill, case.tree.children)
-    query, q_indptr = tokens(case.asked)
-    return {
-        "edge_tokens": edge_tokens,
-        "edge_indptr": edge_indptr,
-        "child_indptr": child_indptr,
-        "children": child_list,
-        "query": query,
-        "q_indptr": q_indptr,
-    }, {"page": case.page}
+    tree = arrays(shifted(case.tree.edges), case.tree.children, lambda rows: packed(fill, rows))
+    query, q_indptr = packed(fill, shifted(case.asked))
+    return {**tree, "query": query, "q_indptr": q_indptr}, {"page": case.page}
 
 
 def reference(
