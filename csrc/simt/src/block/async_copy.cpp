@@ -59,7 +59,8 @@ void BlockRunner::end_copies_early(const Lane& self) {
 }
 
 BlockRunner::CopyQueue& BlockRunner::copies_of(const Lane& self) {
-    if (!copies_in_use_) until_early_end_ = early_ends_.below(kUntilEarlyEnd);  // in each block anew
+    if (!copies_in_use_)
+        until_early_end_ = early_ends_.below(kUntilEarlyEnd);  // in each block anew
     copies_in_use_ = true;
     if (copies_.size() < std::size_t(thread_count_)) copies_.resize(std::size_t(thread_count_));
     return copies_[std::size_t(number_of(self))];
