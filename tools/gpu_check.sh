@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a machine with a GPU must show: both faces built there, every cuda.* kernel judged by the same
-# suite as on the CPU, the bad inputs and small cases under compute-sanitizer, and the ladders timed.
-# Needs torch with CUDA, nvcc, cmake, pytest, hypothesis and nox; installs nothing.
+# suite as on the CPU, the bad inputs and small cases under compute-sanitizer, and our kernels timed.
+# Needs torch with CUDA, nvcc, cmake, pytest, pytest-benchmark, hypothesis and nox; installs nothing.
 #   tools/gpu_check.sh [PROFILE]     records and tables go to $OUT (default: reports)
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ step nox -s build
 step nox -s conformance -- --kernel 'cuda.*' --profile "$profile" --records "$out/records" -n 8
 export YAIE_EXTENSIONS
 YAIE_EXTENSIONS=$(dirname "$(ls build/in-place-*/site/yaie/_cuda*.so)")
-step python3 -m benchmarks.ladder
+step python3 -m benchmarks --kernel 'cuda.[!n]*' --budget 60 --records "$out/timings" --out "$out/bench"
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck initcheck; do step sanitize "$tool"; done
 fi
