@@ -5,9 +5,9 @@ clock goes round it, so that no call finds the data of the one before in the cac
 in a row have the same addresses. Before every burst the rotation gets fresh contents.
 
 What is measured, and how often, is decided from one estimate before the first sample: a rule that
-stops once the noise looks small would pick lucky runs. A *machine* (Cpu below, Gpu in
-benchmarks/timing/gpu.py) says how a few calls are timed; all else is here, and is tested with a
-simulated machine.
+stops once the noise looks small would pick lucky runs. A *machine* (Cpu and Gpu, in files of
+benchmarks/timing) says how a few calls are timed; all else is here, and is tested with a simulated
+machine.
 """
 
 from __future__ import annotations
@@ -19,13 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 Call = Callable[[], Any]
-
-# A kernel under test runs in this process and could replace time.perf_counter_ns.
-_now_ns = time.perf_counter_ns
 
 LOST = 70
 """Exit status of a process that can time nothing any more: another goes on behind the last row."""
@@ -340,89 +336,6 @@ def summarise(states: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     return summary
 
 
-# The CPU -------------------------------------------------------------------------------------
-
-
-class Cpu:
-    """This machine's processor: wall time of a loop of calls."""
-
-    name = "cpu"
-
-    def __init__(self) -> None:
-        self.cache_bytes = _last_cache_bytes()
-        # Longer samples than the timer needs: a scheduler's interruption then moves one little.
-        self.pace = Pace(step=max(timer_step(), 1e-6), burst=0.0, gap=0.0, warm_up=0.02)
-        self._ticks = _processor_ticks()
-
-    def estimate(self, calls: Sequence[Call]) -> float:
-        """The fastest of a few calls, after one that may load and compile."""
-        calls[0]()
-        tries: list[float] = []
-        while len(tries) < 2 or (len(tries) < 10 and sum(tries) < 0.02):
-            start = _now_ns()
-            calls[len(tries) % len(calls)]()
-            tries.append((_now_ns() - start) / 1e9)
-        return min(tries)
-
-    def method(self, calls: Sequence[Call], estimate: float) -> Method:
-        return Loop(calls)
-
-    def synchronize(self) -> None:
-        """Nothing runs behind a CPU call's back; what does is caught by the audit."""
-
-    def release(self) -> None:
-        """The C library does."""
-
-    def lost(self) -> bool:
-        return False
-
-    def conditions(self) -> dict[str, float]:
-        """Share of the processor's time that others took, or that was stolen, since last asked."""
-        ticks, before = _processor_ticks(), self._ticks
-        self._ticks = ticks
-        total = sum(ticks.values()) - sum(before.values())
-        if total <= 0:
-            return {}
-        return {"stolen": (ticks["steal"] - before["steal"]) / total}
-
-
-class Loop:
-    """Wall time of consecutive calls that go round the rotation."""
-
-    name = "wall clock, loop"
-    can_remember = True
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self._calls = calls
-        self._next = 0
-
-    def whole(self, calls: int) -> int:
-        """At most one call on each copy: a second one would see the same values again."""
-        return min(calls, len(self._calls))
-
-    def sample(self, calls: int) -> float:
-        """The mean of a loop."""
-        turn = [self._calls[(self._next + i) % len(self._calls)] for i in range(calls)]
-        self._next += calls
-        start = _now_ns()
-        for call in turn:
-            call()
-        return (_now_ns() - start) / 1e9 / calls
-
-    def once(self) -> tuple[float, list[Any]]:
-        """Each call once; a copy of what it returned is taken as soon as it has returned."""
-        elapsed, results = 0, []
-        for call in self._calls:
-            start = _now_ns()
-            returned = call()
-            elapsed += _now_ns() - start
-            results.append(copied(returned))
-        return elapsed / 1e9 / len(self._calls), results
-
-    def notes(self) -> dict[str, Any]:
-        return {}
-
-
 def copied(returned: Any) -> tuple[Any, ...]:
     """What a kernel returned, as a tuple of copies. What is no plain tensor stays what it is."""
     if returned is None:
@@ -435,34 +348,3 @@ def _is_plain_tensor(value: Any) -> bool:
     import torch  # here, so that the clock itself needs no torch
 
     return type(value) is torch.Tensor
-
-
-def timer_step() -> float:
-    """The smallest interval that the CPU's timer tells apart, in seconds."""
-    steps = []
-    for _ in range(100):
-        start = _now_ns()
-        while (now := _now_ns()) == start:
-            pass
-        steps.append(now - start)
-    return statistics.median(steps) / 1e9
-
-
-def _last_cache_bytes() -> int:
-    """Size of the largest cache of the first core, 32 MiB where the system does not say."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
-        sizes.append(int(text.rstrip("KM")) * scale)
-    return max(sizes, default=32 << 20)
-
-
-def _processor_ticks() -> dict[str, int]:
-    """Ticks by kind, from /proc/stat."""
-    names = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
-    try:
-        line = Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
-    except OSError:
-        return dict.fromkeys(names, 0)
-    return dict(zip(names, map(int, line), strict=False))

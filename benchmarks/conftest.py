@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from benchmarks import roofline
-from benchmarks.clock import LOST, Allowance, Cpu, Machine
+from benchmarks.clock import LOST, Allowance, Machine
 from benchmarks.timing import ncu, serving
+from benchmarks.timing.cpu import Cpu
 from benchmarks.timing.progress import Progress
 from benchmarks.timing.rows import Outcome, Row, Session, record
 from yaie import kernels, ops

@@ -20,10 +20,11 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks.__main__ import main as command_line
-from benchmarks.clock import LOST, Allowance, Cpu, Timing
+from benchmarks.clock import LOST, Allowance, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
 from benchmarks.timing import rows, serving
+from benchmarks.timing.cpu import Cpu
 from benchmarks.timing.inputs import TOO_LARGE, BenchFill, Inputs
 from benchmarks.timing.progress import in_words, minutes
 from benchmarks.timing.rows import Outcome, Row, Session

@@ -16,6 +16,7 @@ import pytest
 from benchmarks import clock
 from benchmarks.clock import Allowance, Pace, Plan, Rotation, TooSlow
 from benchmarks.timing import gpu
+from benchmarks.timing.cpu import Cpu, Loop
 
 CACHE = 1000
 
@@ -208,7 +209,7 @@ def test_no_burst_shows_a_kernel_the_same_values_twice() -> None:
     def refresh(burst: int) -> None:
         version[0] += 1
 
-    machine = clock.Cpu()
+    machine = Cpu()
     rotation = Rotation(calls, 1, refresh, load=lambda: refresh(0))
     clock.time_rotation(rotation, machine, Allowance(0.02, 1.0))
     timed = [key for key in seen if 0 < key[0]]
@@ -299,7 +300,7 @@ def test_one_sample_says_nothing_of_its_spread() -> None:
 def test_the_cpu_clock_finds_how_long_a_sleep_takes() -> None:
     calls = [lambda: time.sleep(2e-3)] * 3
     rotation = Rotation(calls, bytes=1 << 40)
-    timing = clock.time_rotation(rotation, clock.Cpu(), Allowance(0.1, 5.0)).timing
+    timing = clock.time_rotation(rotation, Cpu(), Allowance(0.1, 5.0)).timing
     assert 2e-3 <= timing.seconds < 4e-3
     assert timing.cold
 
@@ -307,7 +308,7 @@ def test_the_cpu_clock_finds_how_long_a_sleep_takes() -> None:
 def test_a_kernel_cannot_replace_the_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter_ns", lambda: 0)
     rotation = Rotation([lambda: time.sleep(2e-3)], bytes=1)
-    assert clock.time_rotation(rotation, clock.Cpu(), Allowance(0.05, 5.0)).timing.seconds >= 2e-3
+    assert clock.time_rotation(rotation, Cpu(), Allowance(0.05, 5.0)).timing.seconds >= 2e-3
 
 
 def test_the_audit_copies_results_when_the_call_returns() -> None:
@@ -318,7 +319,7 @@ def test_the_audit_copies_results_when_the_call_returns() -> None:
         shared.add_(1)
         return shared
 
-    _, results = clock.Loop([call, call]).once()
+    _, results = Loop([call, call]).once()
     assert [1.0, 2.0] == [float(r[0][0]) for r in results]
 
 

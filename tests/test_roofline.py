@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks import roofline
-from benchmarks.clock import Cpu, Pace
+from benchmarks.clock import Pace
 from benchmarks.roofline import Peaks
+from benchmarks.timing.cpu import Cpu
 from yaie import ops
 from yaie.arena import Arena
 from yaie.fill import Fill

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.clock import Call, Cpu
+from benchmarks.clock import Call
+from benchmarks.timing.cpu import Cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
