@@ -14,8 +14,9 @@ from torch import Tensor
 
 from yaie import arena, ops
 from yaie.arena import HUGE, INFINITE, LEFTOVERS, OTHER_POISONS, Poison
-from yaie.check import ANCHOR, Judge, _other_poison, _other_schedule, find_kernel
+from yaie.check import Judge, _other_poison, _other_schedule, find_kernel
 from yaie.compare import Verdict
+from yaie.frame import ANCHOR
 
 GOOD = {
     "paged_attention": "paged_attention.Case(q_lens=(2, 1), kv_lens=(5, 3), Hk=2, G=2)",

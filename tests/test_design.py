@@ -23,6 +23,7 @@ FLOORS = (
     {"engine"},
     {"worker"},
     {"api", "nn", "profiling", "sampling"},
+    {"frame"},
     {"check", "record"},
     {"statement"},
     {"cli"},

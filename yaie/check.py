@@ -13,7 +13,7 @@ Then
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,20 +22,17 @@ from torch import Tensor
 
 from yaie import kernels
 from yaie.arena import (
-    ALIGNMENT,
     FIRST_POISON,
-    GUARD,
     OTHER_POISONS,
     Arena,
-    Bytes,
-    Extent,
     Placement,
     Poison,
     Regions,
 )
-from yaie.compare import Comparison, Contract, Judgement, Receipt, Verdict, Written, told
+from yaie.compare import Comparison, Contract, Judgement, Receipt, Verdict, Written
 from yaie.dispatch import nearest
 from yaie.fill import Fill
+from yaie.frame import Fault, Layout, check_guards, describe_byte
 from yaie.op import Call, Kernel, Op
 from yaie.worker import Died, TimedOut, Worker
 from yaie.worker.execution import (
@@ -52,8 +49,6 @@ from yaie.worker.execution import (
 TIMEOUT_S = 30.0
 """Seconds after which a job counts as hanging. Cases are small: an honest one takes
 milliseconds."""
-ANCHOR = 4 << 20
-"""Where an argument lies in the second region, unless what comes before it is larger."""
 CASES_A_TURN = 4
 """So many cases in a row have the same argument there."""
 
@@ -66,62 +61,8 @@ def find_kernel(op: Op, name: str) -> Kernel:
     return op.kernels[name]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A case in the arena: the call, and where its arguments lie."""
-
-    op: Op
-    call: Call
-    places: Mapping[str, Any]
-    extents: tuple[Extent, ...]
-
-    @property
-    def top(self) -> int:
-        """One past the last byte of the arguments."""
-        return self.extents[-1][1]
-
-    def named(self) -> list[tuple[str, bool, Placement]]:
-        """Every tensor argument: its name, whether the op mutates it, its place."""
-        rows = []
-        for param in self.op.signature.params:
-            place = self.places[param.name]
-            if place is None:
-                continue
-            many = place if isinstance(place, list) else [place]
-            for i, p in enumerate(many):
-                name = f"{param.name}[{i}]" if param.many else param.name
-                rows.append((name, param.mutated, p))
-        return rows
-
-    def start_for(self, turn: int) -> int:
-        """Where in the second region the arguments begin, so that the one whose turn it is lies at
-        ANCHOR. (At the next multiple of ALIGNMENT, if need be: the regions are an odd number of
-        those apart, so that of two runs one at most is aligned to more, and stay so.) The first
-        argument needs no turn, it begins the first region."""
-        params = self.op.signature.params
-        place = self.places[params[turn % len(params)].name]
-        one = place[0] if isinstance(place, list) and place else place
-        if turn % len(params) == 0 or not isinstance(one, Placement):
-            return 0
-        aligned = one.offset // (2 * ALIGNMENT) * 2 * ALIGNMENT
-        return max(0, ANCHOR - aligned)
-
-
 OF_A_CONTRACT = ("budget", "row budget", "norm")
 """Checks whose limits follow from what a kernel declares."""
-
-
-class _Fault(Exception):
-    """Carries the verdict of a check that failed."""
-
-    def __init__(self, check: str, reason: str, receipt: Receipt | None = None) -> None:
-        self.verdict = Verdict("fail", check, reason, receipt)
-
-    def excused_by(self, declaration: str) -> None:
-        """Say what the kernel might declare that allows it."""
-        may = f"with {declaration} in its contract it may: declare that if the kernel does so"
-        reason = f"{self.verdict.reason}; {may} (docs/error-model.md)"
-        self.verdict = replace(self.verdict, reason=reason)
 
 
 class _Unjudged(Exception):
@@ -186,7 +127,7 @@ class Judge:
             ]
             try:
                 judgement = _judge_results(wanted, results[0])
-            except _Fault as fault:
+            except Fault as fault:
                 if fault.verdict.check in OF_A_CONTRACT:
                     own = kernel.contract
                     wider = _allowing(op, expected, layout.call, own, results[0])
@@ -196,7 +137,7 @@ class Judge:
             if not kernel.deterministic:
                 _judge_results(wanted, results[1])
             self._check_runs(layout, wanted, job, kernel, results)
-        except _Fault as fault:
+        except Fault as fault:
             return fault.verdict
         except _Unjudged as error:
             return Verdict("unsupported", reason=str(error))
@@ -208,7 +149,7 @@ class Judge:
         self._served = None
         return self.judge(op, kernel, case)
 
-    def _runs(self, seed: int, layout: _Layout) -> tuple[Run, Run]:
+    def _runs(self, seed: int, layout: Layout) -> tuple[Run, Run]:
         """The two runs of a case. The first lies in the region in which the last one of the case
         before did, and there an argument lies at the address that it had: in one region the first,
         in the other each in its turn. A kernel that knows it again by its address knows another."""
@@ -227,10 +168,10 @@ class Judge:
             self._worker.retire()
             self._served, self._judged = kernel, 0
 
-    def _lay_out(self, op: Op, case: Any) -> _Layout:
+    def _lay_out(self, op: Op, case: Any) -> Layout:
         args, options = op.inputs(case, Fill(self._arena, case.seed))
         places = {name: _placed(value, self._arena.base) for name, value in args.items()}
-        return _Layout(op, op.bind(**args, **options), places, self._arena.extents)
+        return Layout(op, op.bind(**args, **options), places, self._arena.extents)
 
     def _begin(self, job: Job) -> None:
         """Lay the arguments out for each run, for reference and worker, and start the worker."""
@@ -252,12 +193,12 @@ class Judge:
             if raised is not None and raised.type == NO_ROOM:
                 raise _Unjudged(raised.message)
             if raised is not None and raised.finding is not None:
-                raise _Fault(raised.finding, raised.message)
+                raise Fault(raised.finding, raised.message)
             if raised is not None:
-                raise _Fault("error", f"{raised.type}: {raised.message}")
+                raise Fault("error", f"{raised.type}: {raised.message}")
         return outcomes
 
-    def _reference(self, layout: _Layout, runs: Sequence[Run]) -> Any:
+    def _reference(self, layout: Layout, runs: Sequence[Run]) -> Any:
         """What the reference returns; ``_expected`` then holds the bytes that it leaves for each
         run."""
         op, options = layout.op, layout.call.options
@@ -272,7 +213,7 @@ class Judge:
 
     def _check_memory(
         self,
-        layout: _Layout,
+        layout: Layout,
         wanted: Mapping[str, Comparison],
         outcomes: Sequence[Outcome],
         runs: Sequence[Run],
@@ -290,17 +231,17 @@ class Judge:
                 if (actual[a:b].view(np.uint64) != after[a:b].view(np.uint64)).any():
                     at = a + int((actual[a:b] != after[a:b]).argmax())
                     changed = bool(after[at] != self._arena.byte(at, run.poison))
-                    raise _describe_byte(layout, at, actual, after, changed)
-            _check_guards(outcome, actual, layout.top, run.poison)
+                    raise describe_byte(layout, at, actual, after, changed)
+            check_guards(outcome, actual, layout.top, run.poison)
 
     def _results(
-        self, layout: _Layout, wanted: Mapping[str, Comparison], outcome: Outcome, run: Run
+        self, layout: Layout, wanted: Mapping[str, Comparison], outcome: Outcome, run: Run
     ) -> dict[str, Tensor]:
         """Copies of what a run left that is judged: its results, after a check of their number,
         shapes and dtypes, and the written parts of arguments."""
         declared = layout.op.signature.results
         if len(outcome.results) != len(declared):
-            raise _Fault(
+            raise Fault(
                 "error", f"returned {len(outcome.results)} results, the op has {len(declared)}"
             )
         base = torch.from_numpy(run.memory(self._worker.regions))
@@ -311,11 +252,11 @@ class Judge:
         }
         for param, place in zip(declared, outcome.results, strict=True):
             if not isinstance(place, Placement):
-                raise _Fault("error", f"{param.name} is {place}")
+                raise Fault("error", f"{param.name} is {place}")
             shape = tuple(layout.call.axes[axis] for axis in param.axes)
             dtype = layout.op.result_dtype(param, layout.call)
             if (place.shape, place.dtype) != (shape, dtype):
-                raise _Fault(
+                raise Fault(
                     "error",
                     f"{param.name} is {place.dtype} {place.shape}, must be {dtype} {shape}",
                 )
@@ -324,7 +265,7 @@ class Judge:
 
     def _check_runs(
         self,
-        layout: _Layout,
+        layout: Layout,
         wanted: Mapping[str, Comparison],
         job: Job,
         kernel: Kernel,
@@ -337,17 +278,17 @@ class Judge:
         first, second = job.runs
         where = _first_difference(results[0], results[1])
         if not _same_bits(results[0], self._again(layout, wanted, job, first)):
-            raise _Fault("repeat", f"the same call twice gives different bits: {where}")
+            raise Fault("repeat", f"the same call twice gives different bits: {where}")
         other = replace(first, schedule=second.schedule)
         if job.device == "cpu" and not _same_bits(
             results[0], self._again(layout, wanted, job, other)
         ):
-            raise _Fault(
+            raise Fault(
                 "schedule",
                 f"the result depends on the order of threads ({first.schedule} against "
                 f"{second.schedule}), so there is a race: {where}",
             )
-        raise _Fault(
+        raise Fault(
             "poison",
             "the result depends on bytes that must not matter (unused slots, table tails, gaps, "
             f"fresh memory: {first.poison.name}, then {second.poison.name}), or on addresses: "
@@ -356,7 +297,7 @@ class Judge:
 
     def _again(
         self,
-        layout: _Layout,
+        layout: Layout,
         wanted: Mapping[str, Comparison],
         job: Job,
         run: Run,
@@ -376,7 +317,7 @@ class Judge:
         answer = self._worker.ask(RefusalJob(op.name, kernel.name, number, device), self._timeout)
         try:
             _raise_if_dead(answer)
-        except _Fault as fault:
+        except Fault as fault:
             return fault.verdict
         outcome = cast(RefusalOutcome, answer)
         wanted = f"must raise {refusal.raises.__name__} saying {refusal.says!r}"
@@ -417,12 +358,12 @@ def _other_schedule(seed: int) -> kernels.Schedule:
 
 def _raise_if_dead(answer: Any) -> None:
     if isinstance(answer, TimedOut):
-        fault = _Fault("timeout", f"no answer within {answer.seconds:g} s")
+        fault = Fault("timeout", f"no answer within {answer.seconds:g} s")
         fault.verdict = replace(fault.verdict, status="timeout")
         raise fault
     if isinstance(answer, Died):
         last = answer.last_words.strip().splitlines()[-3:]
-        fault = _Fault("crash", " | ".join([f"the worker was {answer.how}", *last]))
+        fault = Fault("crash", " | ".join([f"the worker was {answer.how}", *last]))
         fault.verdict = replace(fault.verdict, status="crash")
         raise fault
 
@@ -444,7 +385,7 @@ def _judge_results(
     for name, result in results.items():
         judgement: Judgement = wanted[name].judge(name, result)
         if judgement.check is not None:
-            raise _Fault(judgement.check, judgement.reason or "", judgement.receipt)
+            raise Fault(judgement.check, judgement.reason or "", judgement.receipt)
         receipt = judgement.receipt
         if receipt and (worst is None or receipt.used > worst.used):
             worst = receipt
@@ -461,7 +402,7 @@ def _allowing(
         assert op.comparison is not None
         try:
             _judge_results(op.comparison(expected, call, wider), results)
-        except _Fault:
+        except Fault:
             return False
         return True
 
@@ -487,61 +428,3 @@ def _first_difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str:
             where = ", ".join(map(str, at))
             return f"{name}[{where}] is {x[at].item():.9g}, then {y[at].item():.9g}"
     return "in no result"
-
-
-def _check_guards(outcome: Outcome, region: Bytes, top: int, poison: Poison) -> None:
-    """What lies between the kernel's own allocations must still be poison."""
-    for start, end in outcome.heap:
-        changed = _first_changed(region, top, start, poison)
-        if changed is not None:
-            far = start - changed
-            raise _Fault("guard", f"wrote {far} bytes before something that it allocated")
-        top = end
-    changed = _first_changed(region, top, top + GUARD, poison) if outcome.heap else None
-    if changed is not None:
-        raise _Fault(
-            "guard", f"wrote {changed - top} bytes behind the last thing that it allocated"
-        )
-
-
-def _first_changed(region: Bytes, start: int, stop: int, poison: Poison) -> int | None:
-    """The first place from ``start`` up to ``stop`` that does not hold the poison."""
-    changed = region[start:stop] != poison.bytes(start, stop)
-    return start + int(changed.argmax()) if changed.any() else None
-
-
-def _describe_byte(
-    layout: _Layout, at: int, actual: Bytes, expected: Bytes, should_change: bool
-) -> _Fault:
-    """Name what lies at a byte that is not as it should be."""
-    for name, mutated, place in layout.named():
-        index = _element(place, at)
-        if index is None:
-            continue
-        was, should = told(*(place.view(torch.from_numpy(x))[index] for x in (actual, expected)))
-        where = f"{name}[{', '.join(map(str, index))}]"
-        if mutated and should_change:
-            return _Fault("exact", f"{where} is {was}, should be {should} (bit for bit)")
-        return _Fault("frame", f"{where} was {should} and must keep its bits, it is {was}")
-    closest = min(layout.named(), key=lambda row: max(row[2].offset - at, at - row[2].end + 1, 0))
-    name, _, place = closest
-    if place.offset <= at < place.end:
-        return _Fault("frame", f"wrote into a gap between the rows of {name}")
-    side = "before" if at < place.offset else "after"
-    far = place.offset - at if at < place.offset else at - place.end
-    return _Fault("frame", f"wrote {far} bytes {side} {name}")
-
-
-def _element(place: Placement, at: int) -> tuple[int, ...] | None:
-    """The index of the element that holds a byte, or None if it lies in no element."""
-    rest = (at - place.offset) // place.dtype.itemsize
-    if rest < 0 or 0 in place.shape:
-        return None
-    index = [0] * len(place.shape)
-    axes = sorted(range(len(place.shape)), key=lambda axis: -place.strides[axis])
-    for axis in axes:
-        if place.shape[axis] == 1:
-            continue
-        index[axis] = min(rest // place.strides[axis], place.shape[axis] - 1)
-        rest -= index[axis] * place.strides[axis]
-    return tuple(index) if rest == 0 else None

@@ -30,7 +30,10 @@ from yaie.op import Op
 SCHEMA = 1
 SOURCE = Path(__file__).parent
 DEFAULT_FOLDER = Path("reports/records")
-JUDGE = ("arena", "check", "compare", "dispatch", "fill", "op", "refusal", "signature", "worker")
+JUDGE = (
+    *("arena", "check", "compare", "dispatch", "fill", "frame", "op", "refusal", "signature"),
+    "worker",
+)
 """The modules of yaie that lay out, run, compare and refuse."""
 SUITE = ("conformance", "yaie/ops", *(f"yaie/{name}" for name in JUDGE))
 """What decides whether a kernel is right: what cases are drawn, what they mean, how they are
