@@ -17,11 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.clock import LOST
+from benchmarks.timing.options import BUDGETS, OPTIONS, given
 from yaie.record import new_run_id
 
 HERE = Path(__file__).resolve().parent
 RESTARTS = 50
 PEERS = "benchmarks.peers"
+USAGE_ERROR = 4
+"""of pytest"""
 REPORTED = {0: 0, 1: 1, 5: 3}
 """pytest's exit status, and ours: 0 all well, 1 a kernel failed, 3 nothing was timed."""
 
@@ -29,14 +32,39 @@ REPORTED = {0: 0, 1: 1, 5: 3}
 def parser() -> argparse.ArgumentParser:
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Judge and time the kernels, and write the report. "
-        "More options: those of benchmarks/conftest.py and of pytest.",
+        allow_abbrev=False,
+        description="Judge and time the kernels, and write the report. Each op × kernel × workload "
+        "is a row; docs/bench.md says how it is timed. Options of pytest are passed on.",
+        epilog="exit status: 0 all well; 1 a kernel failed; 2 wrong usage; 3 too little was timed",
     )
-    cli.add_argument("--records", type=Path, default=Path("reports/timings"), metavar="DIR")
-    cli.add_argument("--out", type=Path, default=Path("reports/out"), metavar="DIR")
-    cli.add_argument("--run", metavar="ID", help="resume this run")
-    cli.add_argument("--budget", type=float, metavar="S", help="seconds that the timing may take")
-    cli.add_argument("--no-report", action="store_true", help="time only")
+    cli.add_argument(
+        "--records",
+        type=Path,
+        default=Path("reports/timings"),
+        metavar="DIR",
+        help="where what is measured goes (%(default)s)",
+    )
+    cli.add_argument(
+        "--out",
+        type=Path,
+        default=Path("reports/out"),
+        metavar="DIR",
+        help="the page's folder (%(default)s)",
+    )
+    cli.add_argument(
+        "--run", metavar="ID", help="go on with this run: what it has is not timed again"
+    )
+    cli.add_argument(
+        "--budget",
+        type=float,
+        metavar="S",
+        help="seconds that the run may take "
+        f"({BUDGETS['cpu']:.0f}; on a GPU {BUDGETS['cuda']:.0f})",
+    )
+    cli.add_argument("--no-report", action="store_true", help="time only, make no page")
+    rows = cli.add_argument_group("which rows")
+    for option, how in OPTIONS.items():
+        rows.add_argument(option, **how)
     return cli
 
 
@@ -46,9 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks: there is no run {args.run} in {args.records}", file=sys.stderr)
         return 2
     run = args.run or new_run_id()
-    status = time_rows(args, rest, run)
+    status = time_rows(args, [*given(args), *rest], run)
     if status not in REPORTED or not (args.records / run).is_dir():
-        return status
+        return 2 if status == USAGE_ERROR else status
     if not args.no_report:
         command = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
         status = max(status, subprocess.run([sys.executable, *command, "--run", run]).returncode)

@@ -18,6 +18,7 @@ from benchmarks import roofline
 from benchmarks.clock import LOST, Allowance, Machine
 from benchmarks.timing import ncu, serving
 from benchmarks.timing.cpu import Cpu
+from benchmarks.timing.options import BUDGETS, OPTIONS
 from benchmarks.timing.progress import Progress
 from benchmarks.timing.rows import Outcome, Row, Session, record
 from yaie import kernels, ops
@@ -27,8 +28,6 @@ from yaie.record import Recorder, new_run_id, provenance
 from yaie.worker.process import IMPORTS
 
 RECORDS = Path("reports/timings")
-BUDGETS = {"cpu": 230.0, "cuda": 420.0}
-"""Seconds of a whole run, where --budget does not say."""
 HOST_MEMORY = 512 << 20
 """Bytes of copies on a CPU: filling more would take longer than timing."""
 JUDGE_TIMEOUT = 120.0
@@ -42,24 +41,12 @@ DONE = ("timed", "wrong", "invalid", "declined", "executor", "slow", "error", "c
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("yaie benchmarks")
-    for what in ("op", "kernel", "workload"):
-        group.addoption(f"--{what}", default="*", metavar="GLOB", help=f"{what}s (default: all)")
-    group.addoption(
-        "--profile",
-        choices=("quick", "full"),
-        help="quick: two light workloads of each op. Default: quick without a GPU",
-    )
-    group.addoption("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    for option, how in OPTIONS.items():
+        group.addoption(option, **how)
     group.addoption("--budget", type=float, metavar="S", help="seconds that the run may take")
     group.addoption("--records", type=Path, default=RECORDS, metavar="DIR", help="their folder")
     group.addoption(
         "--run", metavar="ID", help="go on with this run: what it has is not timed again"
-    )
-    group.addoption(
-        "--ncu", action="store_true", help="also run Nsight Compute on our kernels, where it is"
-    )
-    group.addoption(
-        "--flashinfer", type=Path, metavar="FILE", help="also the workloads of these traces"
     )
 
 

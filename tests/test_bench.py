@@ -20,12 +20,14 @@ import torch
 
 from benchmarks import __main__ as program
 from benchmarks.__main__ import main as command_line
+from benchmarks.__main__ import parser
 from benchmarks.clock import LOST, Allowance, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
 from benchmarks.timing import rows, serving
 from benchmarks.timing.cpu import Cpu
 from benchmarks.timing.inputs import TOO_LARGE, BenchFill, Inputs
+from benchmarks.timing.options import given
 from benchmarks.timing.progress import in_words, minutes
 from benchmarks.timing.rows import Outcome, Row, Session
 from benchmarks.timing.serving import Workload
@@ -595,6 +597,19 @@ def test_a_run_that_is_not_there_cannot_be_resumed(
 ) -> None:
     assert 2 == command_line(["--records", str(tmp_path), "--run", "never"])
     assert "there is no run never" in capsys.readouterr().err
+
+
+def test_a_glob_that_fits_nothing_is_wrong_usage(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--records", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert 2 == command_line([*folders, "--op", "copy_block"])
+    assert "did you mean copy_blocks" in "".join(capfd.readouterr())
+
+
+def test_only_what_says_something_is_passed_on_to_the_rows() -> None:
+    args = parser().parse_args(["--op", "rope*", "--kernel", "*", "--ncu", "--flashinfer", "a b"])
+    assert given(args) == ["--op=rope*", "--ncu", "--flashinfer=a b"]
 
 
 def _of_the_host(op: Op) -> bool:

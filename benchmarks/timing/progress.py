@@ -51,7 +51,8 @@ class Progress:
     def summary(self) -> str:
         """The rows by status."""
         counts = ", ".join(f"{n} {status}" for status, n in self._statuses.most_common())
-        return f"{self._done} rows in {minutes(time.monotonic() - self._started)}: {counts}"
+        rows = f"{self._done} row{'s' * (self._done != 1)}"
+        return f"{rows} in {minutes(time.monotonic() - self._started)}: {counts}"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:

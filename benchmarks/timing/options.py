@@ -1,0 +1,42 @@
+"""Which rows are timed, and how: the options that `python -m benchmarks` and its pytest session
+share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+BUDGETS = {"cpu": 230.0, "cuda": 420.0}
+"""Seconds of a whole run, where --budget does not say."""
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--op": {"default": "*", "metavar": "GLOB", "help": "ops (all)"},
+    "--kernel": {"default": "*", "metavar": "GLOB", "help": "kernels, such as 'cuda.*' (all)"},
+    "--workload": {"default": "*", "metavar": "GLOB", "help": "workloads (all)"},
+    "--profile": {
+        "choices": ("quick", "full"),
+        "help": "quick: two light workloads of each op. Default: quick without a GPU, else full",
+    },
+    "--device": {"choices": ("cpu", "cuda"), "help": "default: cuda where there is one"},
+    "--ncu": {
+        "action": "store_true",
+        "help": "also run Nsight Compute on our kernels, where it is",
+    },
+    "--flashinfer": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "also the workloads of a flashinfer-bench trace file",
+    },
+}
+
+
+def given(args: Any) -> list[str]:
+    """Those of parsed arguments that say something, as they stand on a command line."""
+    words = []
+    for option, how in OPTIONS.items():
+        value = getattr(args, option.removeprefix("--"))
+        if value is True:
+            words.append(option)
+        elif value not in (None, False, how.get("default")):
+            words.append(f"{option}={value}")
+    return words
