@@ -12,10 +12,16 @@ STALLS = {"long_scoreboard": (4.0, 8.0), "barrier": (1.0, 1.0), "wait": (0.5, 0.
 
 
 def output(kernels: int = 2) -> str:
-    names = [*ncu.METRICS, *(f"{ncu.STALL}{name}{ncu.OF_STALL}" for name in STALLS)]
-    units = ["byte", "ns", "%", *("inst" for _ in STALLS)]
-    first = ["4,000", "1,000", "50", *(str(a) for a, _ in STALLS.values())]
-    second = ["12000", "3000", "90", *(str(b) for _, b in STALLS.values())]
+    names = ["Kernel Name", *ncu.METRICS, *(f"{ncu.STALL}{name}{ncu.OF_STALL}" for name in STALLS)]
+    units = ["", "byte", "ns", "%", *("inst" for _ in STALLS)]
+    first = [
+        "void yaie::sampling::survey<512>(Rows, Work)",
+        "4,000",
+        "1,000",
+        "50",
+        *(str(a) for a, _ in STALLS.values()),
+    ]
+    second = ["choose(Rows)", "12000", "3000", "90", *(str(b) for _, b in STALLS.values())]
     rows = [names, units, *[first, second][:kernels]]
     quoted = (",".join(f'"{value}"' for value in row) for row in rows)
     return "==PROF== Connected to process 1\n" + "\n".join(quoted) + "\n"
@@ -27,7 +33,11 @@ def test_the_kernels_of_a_call_are_weighed_by_their_time() -> None:
     assert 0.8 == pytest.approx(found["occupancy"])
     assert ["long scoreboard", "barrier", "wait"] == list(found["stalls"])
     assert 7.0 == pytest.approx(found["stalls"]["long scoreboard"])
-    assert 2 == found["kernels"]
+    assert [("survey", 1e-6), ("choose", 3e-6)] == [
+        (launch["kernel"], pytest.approx(launch["seconds"])) for launch in found["launches"]
+    ]
+    assert 8.0 == found["launches"][1]["stalls"]["long scoreboard"]
+    assert 3 == len(found["launches"][1]["stalls"])
 
 
 def test_nothing_profiled_is_said_in_the_words_of_ncu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ TIMEOUT = 120.0
 MOST_STALLS = 3
 BYTES, BUSY, SECONDS = "dram__bytes.sum", "sm__warps_active", "gpu__time_duration.sum"
 STALL, OF_STALL = "smsp__average_warps_issue_stalled_", "_per_issue_active.ratio"
+NAME = re.compile(r"(\w+)(?:<[^()]*>)?\(")
 METRICS = (BYTES, SECONDS, f"{BUSY}.avg.pct_of_peak_sustained_active")
 
 
@@ -56,24 +58,50 @@ def parse(text: str) -> dict[str, Any]:
     kernels = list(csv.DictReader(io.StringIO("\n".join(lines))))[1:]
     if not kernels:
         raise ValueError("ncu profiled no kernel")
-    times = [_number(k, SECONDS) * 1e-9 for k in kernels]
-    whole = sum(times)
+    launches = [_launch(k) for k in kernels]
+    whole = sum(launch["seconds"] for launch in launches)
 
-    def mean(name: str) -> float:
-        return sum(_number(k, name) * t for k, t in zip(kernels, times, strict=True)) / whole
+    def mean(figures: Sequence[float]) -> float:
+        shares = (x * launch["seconds"] for x, launch in zip(figures, launches, strict=True))
+        return sum(shares) / whole
 
     stalls = {
-        name.removeprefix(STALL).removesuffix(OF_STALL).replace("_", " "): mean(name)
-        for name in kernels[0]
+        name: mean([launch["stalls"][name] for launch in launches]) for name in _stalls(kernels[0])
+    }
+    for launch in launches:
+        launch["stalls"] = _worst(launch["stalls"])
+    return {
+        "dram_bytes_per_second": mean([launch["dram_bytes_per_second"] for launch in launches]),
+        "occupancy": mean([launch["occupancy"] for launch in launches]),
+        "stalls": _worst(stalls),
+        "launches": launches,
+    }
+
+
+def _launch(kernel: Mapping[str, str]) -> dict[str, Any]:
+    """The figures of one kernel: its name without namespaces and template arguments, its time."""
+    found = NAME.search(kernel["Kernel Name"])
+    seconds = _number(kernel, SECONDS) * 1e-9
+    return {
+        "kernel": found[1] if found else kernel["Kernel Name"],
+        "seconds": seconds,
+        "dram_bytes_per_second": _number(kernel, BYTES) / seconds,
+        "occupancy": _number(kernel, METRICS[2]) / 100,
+        "stalls": _stalls(kernel),
+    }
+
+
+def _stalls(kernel: Mapping[str, str]) -> dict[str, float]:
+    """How many warps wait for each reason at every instruction that is issued."""
+    return {
+        name.removeprefix(STALL).removesuffix(OF_STALL).replace("_", " "): _number(kernel, name)
+        for name in kernel
         if name.startswith(STALL) and name.endswith(OF_STALL)
     }
-    worst = sorted(stalls, key=lambda name: -stalls[name])[:MOST_STALLS]
-    return {
-        "dram_bytes_per_second": sum(_number(k, BYTES) for k in kernels) / whole,
-        "occupancy": mean(METRICS[2]) / 100,
-        "stalls": {name: stalls[name] for name in worst},
-        "kernels": len(kernels),
-    }
+
+
+def _worst(stalls: Mapping[str, float]) -> dict[str, float]:
+    return {name: stalls[name] for name in sorted(stalls, key=lambda n: -stalls[n])[:MOST_STALLS]}
 
 
 def _number(kernel: Mapping[str, str], name: str) -> float:
