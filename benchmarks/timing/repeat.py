@@ -1,0 +1,94 @@
+"""How far the medians of two runs lie apart: `python -m benchmarks.timing.repeat RUN RUN`.
+
+RUN is a folder of records, such as reports/timings/20261127T195757-1735. Rows that both have timed
+are compared; a change of the code, of the machine or of its clocks shows as well. Exit status: 0
+at most 1 % in the median row and 5 % in nine of ten; 1 more; 2 nothing to compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.clock import quantile
+
+WANTED = {0.5: 0.01, 0.9: 0.05}
+"""Of the rows, and what they may lie apart at most."""
+WORST_SHOWN = 5
+
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row of both runs, in seconds."""
+
+    key: Key
+    first: float
+    second: float
+
+    @property
+    def apart(self) -> float:
+        """The difference as a share of the smaller."""
+        return abs(self.first - self.second) / min(self.first, self.second)
+
+
+def medians(folder: Path) -> dict[Key, float]:
+    """Seconds of every timed row of a run; lines that were torn off are left out."""
+    found: dict[Key, float] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row.get("kind") == "timing" and row.get("status") == "timed":
+                found[row["op"], row["kernel"], row["workload"]] = row["seconds"]
+    return found
+
+
+def compare(first: Path, second: Path) -> list[Pair]:
+    """The rows of both runs, those farthest apart first."""
+    a, b = medians(first), medians(second)
+    pairs = [Pair(key, a[key], b[key]) for key in a if key in b]
+    return sorted(pairs, key=lambda pair: -pair.apart)
+
+
+def told(pairs: Sequence[Pair]) -> Iterator[str]:
+    """The figures, and the rows that are farthest apart."""
+    apart = [pair.apart for pair in pairs]
+    figures = [f"{quantile(apart, q):.2%} at {q:.0%} of them" for q in WANTED]
+    yield f"{len(pairs)} rows of both runs; their medians are apart by {', '.join(figures)}"
+    for pair in pairs[:WORST_SHOWN]:
+        op, kernel, workload = pair.key
+        times = f"{pair.first * 1e6:.2f} and {pair.second * 1e6:.2f} µs"
+        yield f"  {pair.apart:7.2%}  {op} · {workload} · {kernel}: {times}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare two runs; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.timing.repeat",
+        description="How far the medians of two runs of the same rows lie apart.",
+    )
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a folder of records")
+    args = parser.parse_args(argv)
+    for folder in args.runs:
+        if not folder.is_dir():
+            print(f"there is no run {folder}", file=sys.stderr)
+            return 2
+    pairs = compare(*args.runs)
+    if not pairs:
+        print("the runs have no timed row in common", file=sys.stderr)
+        return 2
+    print("\n".join(told(pairs)))
+    apart = [pair.apart for pair in pairs]
+    return int(any(quantile(apart, q) > most for q, most in WANTED.items()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
