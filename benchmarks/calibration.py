@@ -168,7 +168,9 @@ def measure(cell: Cell, device: str, kernel_glob: str) -> dict[str, Needs | None
         budgets = op.comparison(oracle, call, kernel.contract)
         verdicts = [budgets[name].judge(name, x) for name, x in (("out", out), ("lse", lse))]
         right = all(verdict.check is None for verdict in verdicts)
-        found[kernel.name] = needs_of(budgets["out"], out, budgets["lse"], lse) if right else None
+        of_out, of_lse = budgets["out"], budgets["lse"]
+        assert isinstance(of_out, Budget) and isinstance(of_lse, Budget)
+        found[kernel.name] = needs_of(of_out, out, of_lse, lse) if right else None
     return found
 
 
