@@ -785,5 +785,26 @@ def bad_knows_lengths_by_kv_lens(**given: Any) -> Any:
     return knows_lengths_by("kv_lens", given)
 
 
+@kernel(device="cuda")
+def bad_default_stream(**given: Any) -> Any:
+    """Computes on a stream that is not the current one, and does not wait for that."""
+    placed = [torch.empty_like(given["q"]), torch.empty(given["q"].shape[:2], device="cuda")]
+    with torch.cuda.stream(torch.cuda.default_stream()):
+        for place, value in zip(placed, attention.paged_attention(**given), strict=True):
+            place.copy_(value)
+    return tuple(placed)
+
+
+@kernel("append_kv", device="cuda")
+def bad_append_on_the_default_stream(**given: Any) -> None:
+    with torch.cuda.stream(torch.cuda.default_stream()):
+        movers.append_kv(**given)
+
+
+@kernel(device="cuda")
+def good_current_stream(**given: Any) -> Any:
+    return attention.paged_attention(**given)
+
+
 if __name__ in os.environ.get("YAIE_PLUGINS", "").split(","):
     register()

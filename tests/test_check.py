@@ -57,6 +57,24 @@ def test_a_right_kernel_passes_on_the_cases_that_trap_the_bad_ones(judge: Judge,
     assert ("pass", None) == (verdict.status, verdict.reason)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(
+    ("kernel", "status"),
+    [
+        ("bad.default_stream", "fail"),
+        ("bad.append_on_the_default_stream", "fail"),
+        ("good.current_stream", "pass"),
+    ],
+)
+def test_what_is_done_on_another_stream_comes_to_nothing(
+    judge: Judge, kernel: str, status: str
+) -> None:
+    op = ops.get("append_kv" if "append" in kernel else "paged_attention")
+    for seed in range(3):
+        verdict = judge.judge(op, op.kernels[kernel], op.Case(seed=seed))
+        assert status == verdict.status, verdict.reason
+
+
 @pytest.mark.parametrize("heads", [1, 3])
 def test_results_may_be_stored_head_by_head(judge: Judge, heads: int) -> None:
     """With a single head the last axis of lse has one element, and any stride."""
