@@ -17,16 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.clock import LOST
-from benchmarks.timing.options import BUDGETS, OPTIONS, given
+from benchmarks.timing.options import BUDGETS, OPTIONS, given, seconds
 from yaie.record import new_run_id
 
 HERE = Path(__file__).resolve().parent
 RESTARTS = 50
 PEERS = "benchmarks.peers"
-USAGE_ERROR = 4
-"""of pytest"""
-REPORTED = {0: 0, 1: 1, 5: 3}
-"""pytest's exit status, and ours: 0 all well, 1 a kernel failed, 3 nothing was timed."""
+STATUSES = {0: 0, 1: 1, 2: 130, 3: 2, 4: 2, 5: 3}
+"""pytest's exit status, and ours: all well, a kernel failed, interrupted, cannot run, wrong usage,
+nothing was timed."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         description="Judge and time the kernels, and write the report. Each op × kernel × workload "
         "is a row; docs/bench.md says how it is timed. Options of pytest are passed on.",
-        epilog="exit status: 0 all well; 1 a kernel failed; 2 wrong usage; 3 too little was timed",
+        epilog="exit status: 0 all well; 1 a kernel failed; 2 wrong usage, or it cannot run; "
+        "3 too little was timed",
     )
     cli.add_argument(
         "--records",
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     cli.add_argument(
         "--budget",
-        type=float,
+        type=seconds,
         metavar="S",
         help="seconds that the run may take "
         f"({BUDGETS['cpu']:.0f}; on a GPU {BUDGETS['cuda']:.0f})",
@@ -74,13 +74,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks: there is no run {args.run} in {args.records}", file=sys.stderr)
         return 2
     run = args.run or new_run_id()
-    status = time_rows(args, [*given(args), *rest], run)
-    if status not in REPORTED or not (args.records / run).is_dir():
-        return 2 if status == USAGE_ERROR else status
-    if not args.no_report:
-        command = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
-        status = max(status, subprocess.run([sys.executable, *command, "--run", run]).returncode)
-    return REPORTED.get(status, status)
+    timed = STATUSES.get(time_rows(args, [*given(args), *rest], run), 1)
+    if timed in (2, 130) or args.no_report or not (args.records / run).is_dir():
+        return timed
+    command = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
+    page = subprocess.run([sys.executable, *command, "--run", run]).returncode
+    return worse(timed, page)
+
+
+def worse(one: int, other: int) -> int:
+    """Of two exit statuses the one that counts: a failure (also by a signal), then wrong usage,
+    then too little."""
+    known = [status if status in (0, 2, 3) else 1 for status in (one, other)]
+    return next((status for status in (1, 2, 3) if status in known), 0)
 
 
 def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ import torch
 
 from benchmarks import roofline
 from benchmarks.clock import LOST, Allowance, Machine
-from benchmarks.timing import ncu, serving
+from benchmarks.timing import ncu, serving, traces
 from benchmarks.timing.cpu import Cpu
-from benchmarks.timing.options import BUDGETS, OPTIONS
+from benchmarks.timing.options import BUDGETS, OPTIONS, seconds
 from benchmarks.timing.progress import Progress
 from benchmarks.timing.rows import Outcome, Row, Session, record
 from yaie import kernels, ops
@@ -43,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("yaie benchmarks")
     for option, how in OPTIONS.items():
         group.addoption(option, **how)
-    group.addoption("--budget", type=float, metavar="S", help="seconds that the run may take")
+    group.addoption("--budget", type=seconds, metavar="S", help="seconds that the run may take")
     group.addoption("--records", type=Path, default=RECORDS, metavar="DIR", help="their folder")
     group.addoption(
         "--run", metavar="ID", help="go on with this run: what it has is not timed again"
@@ -92,9 +93,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
     """The rows that the options ask for; ValueError with the nearest names when there are none."""
-    workloads, foreign = serving.load(), []
+    workloads, foreign = serving.load(), list[serving.Workload]()
     if config.getoption("--flashinfer"):
-        foreign, left = serving.flashinfer_bench(config.getoption("--flashinfer"))
+        foreign, left = traces.flashinfer_bench(config.getoption("--flashinfer"))
         workloads += foreign
         for line in left:
             print(line)
@@ -108,10 +109,8 @@ def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
     allowed = set(_fitting("--kernel", globs["kernel"], known))
     profile = config.getoption("--profile") or ("quick" if device == "cpu" else "full")
     if profile == "quick" and globs["workload"] == "*":
-        workloads = [w for w in workloads if serving.is_quick(w)]
-        if globs["op"] == "*":
-            light = serving.quick(workloads)
-            workloads = [w for w in workloads if w in light or w in foreign]
+        light = serving.quick(workloads)
+        workloads = [w for w in workloads if w in light or w in foreign]
     rows = [
         Row(ops.OPS[w.op], kernel, w)
         for w in in_turn(workloads)
@@ -151,15 +150,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def read_run(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run, if it was begun; a line that was torn off is left out."""
+    """The records of a run, if it was begun; a line that was torn off, or that is none, is left
+    out."""
     records = []
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+            with suppress(ValueError):
                 records.append(json.loads(line))
-            except ValueError:
-                continue
-    return records
+    return [r for r in records if isinstance(r, dict) and _is_whole(r)]
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether a timing says how it ended; other kinds of records need nothing."""
+    return record.get("kind") != "timing" or "status" in record
 
 
 def done_before(history: list[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, Any]]:

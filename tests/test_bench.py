@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cheats
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ from benchmarks.__main__ import parser
 from benchmarks.clock import LOST, Allowance, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
-from benchmarks.timing import rows, serving
+from benchmarks.timing import rows, serving, traces
 from benchmarks.timing.cpu import Cpu
 from benchmarks.timing.inputs import TOO_LARGE, BenchFill, Inputs
 from benchmarks.timing.options import given
@@ -386,11 +387,9 @@ def trace(definition: str, axes: dict[str, int], **inputs: Any) -> str:
 
 
 def test_flashinfer_bench_workloads_are_read(tmp_path: Path) -> None:
-    header = {"kv_indptr": {"dtype": "I32", "shape": [4], "data_offsets": [0, 16]}}
-    head = json.dumps(header).encode()
-    body = b"".join(n.to_bytes(4, "little") for n in (0, 3, 3, 10))
+    save_file = pytest.importorskip("safetensors.numpy").save_file
     (tmp_path / "blob").mkdir()
-    (tmp_path / "blob" / "x.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + body)
+    save_file({"kv_indptr": np.int32([0, 3, 3, 10])}, tmp_path / "blob" / "x.safetensors")
     stored = {"type": "safetensors", "path": "./blob/x.safetensors", "tensor_key": "kv_indptr"}
     file = tmp_path / "workloads" / "decode.jsonl"
     file.parent.mkdir()
@@ -403,7 +402,7 @@ def test_flashinfer_bench_workloads_are_read(tmp_path: Path) -> None:
         + trace(prefill, {"len_indptr": 3, "total_q": 9, "num_kv_indices": 21})
         + trace("rmsnorm_h4096", {"batch_size": 3})
     )
-    (first, second), left = serving.flashinfer_bench(file)
+    (first, second), left = traces.flashinfer_bench(file)
     assert (3, 0, 7) == first.case.kv_lens
     assert ((1, 1, 1), 8, 4, 128) == (first.case.q_lens, first.case.Hk, first.case.G, first.case.D)
     assert "as recorded" in first.source
@@ -412,7 +411,46 @@ def test_flashinfer_bench_workloads_are_read(tmp_path: Path) -> None:
     assert ["rmsnorm_h4096 is none of our ops"] == [line.rpartition(": ")[2] for line in left]
     file.write_text("{}\n")
     with pytest.raises(ValueError, match=r"decode\.jsonl:1"):
-        serving.flashinfer_bench(file)
+        traces.flashinfer_bench(file)
+
+
+DECODE = "gqa_paged_decode_h32_kv8_d128_ps1"
+FEW = {"batch_size": 3, "num_kv_indices": 10}
+BLOB = {"type": "safetensors", "path": "x.safetensors", "tensor_key": "kv_indptr"}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "no traces in it"),
+        ("[1]\n", "an object with a definition"),
+        (trace(DECODE.replace("kv8", "kv0"), FEW), "32 heads on 0 KV heads"),
+        (trace(DECODE.replace("h32", "h33"), FEW), "33 heads on 8 KV heads"),
+        (trace(DECODE, [1]), "axes is"),
+        (trace(DECODE, {"batch_size": -2}), "batch_size is -2"),
+        (trace(DECODE, {"batch_size": 0}), "batch_size is 0"),
+        (trace(DECODE, {"batch_size": 3}), "num_kv_indices is None"),
+        (trace(DECODE, FEW, kv_indptr=3), "kv_indptr is 3"),
+        (trace(DECODE, FEW, kv_indptr={"type": "safetensors"}), "no path and tensor_key"),
+        (trace(DECODE, FEW, kv_indptr=BLOB), "x.safetensors: kv_indptr"),
+    ],
+)
+def test_what_is_no_trace_is_said(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x00\x01\x02")
+    file = tmp_path / "traces.jsonl"
+    file.write_text(line)
+    with pytest.raises(ValueError, match=words):
+        traces.flashinfer_bench(file)
+    with pytest.raises(ValueError, match="absent"):
+        traces.flashinfer_bench(tmp_path / "absent.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [(0, 0, 0), (1, 3, 1), (3, 1, 1), (0, 3, 3), (3, 0, 3), (2, 3, 2), (1, 2, 1), (0, -9, 1)],
+)
+def test_a_failure_counts_more_than_too_little(one: int, other: int, both: int) -> None:
+    assert both == program.worse(one, other)
 
 
 def test_a_short_budget_reaches_every_op() -> None:

@@ -3,11 +3,21 @@ share."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 BUDGETS = {"cpu": 230.0, "cuda": 420.0}
 """Seconds of a whole run, where --budget does not say."""
+
+
+def seconds(text: str) -> float:
+    """A duration of the command line."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise ValueError
+    return value
+
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--op": {"default": "*", "metavar": "GLOB", "help": "ops (all)"},

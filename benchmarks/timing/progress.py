@@ -33,6 +33,8 @@ class Progress:
         """Show what came of a row."""
         self._done += 1
         self._statuses[data["status"]] += 1
+        if data["status"] == "skipped" and self._statuses["skipped"] > 1:
+            return  # the summary counts them
         clear = "\r\x1b[K" if self._tty else ""
         name = f"{row.op.name} · {row.workload.name} · {row.kernel.name}"
         sys.stderr.write(f"{clear}{self._place()}  {name}: {in_words(data)}\n")

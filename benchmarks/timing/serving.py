@@ -1,4 +1,4 @@
-"""The workloads: those of the op pages, those of workloads/*.toml, and foreign ones.
+"""The workloads: those of the op pages and those of workloads/*.toml.
 
 A TOML workload names an op, models and the lengths of a batch; fields of the op's Case that it does
 not give come from the model. Lengths are written ``"1024x32 512"`` (32 of 1024, then one of 512) or
@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import json
 import math
 import random
-import re
-import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,96 +161,3 @@ def _weighted(
         if missing := sorted(set(runs) - {w.name for w in workloads if mix in w.weights}):
             raise ValueError(f"mix {mix}: no workload of its ops is called {missing[0]!r}")
     return workloads
-
-
-# FlashInfer-Bench ----------------------------------------------------------------------------
-
-DEFINITION = re.compile(
-    r"gqa_paged_(?P<kind>decode|prefill_causal)_h(?P<h>\d+)_kv(?P<kv>\d+)_d(?P<d>\d+)_ps(?P<ps>\d+)"
-)
-
-
-def flashinfer_bench(path: Path) -> tuple[list[Workload], list[str]]:
-    """The workloads of a JSON-lines file of flashinfer-bench traces that our ops cover, and a line
-    for each that they do not."""
-    found, left = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            trace = json.loads(line)
-            definition, workload = trace["definition"], trace["workload"]
-            m = DEFINITION.fullmatch(definition)
-            if m is None:
-                left.append(f"{path}:{number}: {definition} is none of our ops")
-                continue
-            found.append(_from_trace(m, definition, workload, path))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}:{number}: no flashinfer-bench trace: {error!r}") from error
-    return found, left
-
-
-def _from_trace(
-    m: re.Match[str], definition: str, workload: Mapping[str, Any], path: Path
-) -> Workload:
-    axes, page = workload["axes"], int(m["ps"])
-    batch = axes.get("batch_size") or axes["len_indptr"] - 1
-    pages = _differences(workload, "kv_indptr", path)
-    tail = _tensor(workload, "kv_last_page_len", path)
-    how = "lengths as recorded"
-    if pages is None:
-        how = "total length as recorded, split evenly"
-        pages = _even(axes["num_kv_indices"], batch)
-    kv_lens = [n * page for n in pages]
-    if tail is not None:
-        kv_lens = [n - page + t if n else 0 for n, t in zip(kv_lens, tail, strict=True)]
-    q_lens: Sequence[int] = [1] * batch
-    if m["kind"] != "decode":
-        drawn = _differences(workload, "qo_indptr", path)
-        q_lens = _even(axes["total_q"], batch) if drawn is None else drawn
-    heads, kv_heads, dim = int(m["h"]), int(m["kv"]), int(m["d"])
-    case = ops.get("paged_attention").Case(
-        q_lens=tuple(q_lens),
-        kv_lens=tuple(kv_lens),
-        S=page,
-        Hk=kv_heads,
-        G=heads // kv_heads,
-        D=dim,
-        Dv=dim,
-        dtype="bfloat16",
-    )
-    name = f"{definition} {str(workload.get('uuid', ''))[:8]}".strip()
-    return Workload("paged_attention", name, case, f"{path.name}: {how}")
-
-
-def _even(total: int, parts: int) -> list[int]:
-    return [total // parts + (i < total % parts) for i in range(parts)]
-
-
-def _differences(workload: Mapping[str, Any], name: str, path: Path) -> list[int] | None:
-    ends = _tensor(workload, name, path)
-    return None if ends is None else [b - a for a, b in itertools.pairwise(ends)]
-
-
-def _tensor(workload: Mapping[str, Any], name: str, path: Path) -> list[int] | None:
-    """A recorded int32 tensor, or None where it was not recorded or its file is not here."""
-    spec = workload["inputs"].get(name, {})
-    if spec.get("type") != "safetensors":
-        return None
-    for folder in path.resolve().parents:
-        blob = folder / spec["path"]
-        if blob.is_file():
-            return read_int32(blob, spec["tensor_key"])
-    return None
-
-
-def read_int32(path: Path, key: str) -> list[int]:
-    """An int32 or int64 tensor of a safetensors file: a length, a JSON header, then the bytes."""
-    with path.open("rb") as file:
-        (size,) = struct.unpack("<Q", file.read(8))
-        entry = json.loads(file.read(size))[key]
-        start, end = entry["data_offsets"]
-        file.seek(8 + size + start)
-        raw = file.read(end - start)
-    code, width = {"I32": ("i", 4), "I64": ("q", 8)}[entry["dtype"]]
-    return list(struct.unpack(f"<{len(raw) // width}{code}", raw))

@@ -28,9 +28,9 @@ kernel at most (profile `{profile}`).
 
 {summary}
 
-The hunts run on the plain executor, whose threads take turns at barriers alone. What goes wrong between
-two plain accesses, such as an addition that should be atomic, is for the checked one (`nox -s sanitize`);
-its planted bugs are in [simt/planted.md](simt/planted.md).
+The hunts run on the plain executor, whose threads take turns at barriers alone. What goes wrong
+between two plain accesses, such as an addition that should be atomic, is for the checked one
+(`nox -s sanitize`); its planted bugs are in [simt/planted.md](simt/planted.md).
 
 Judge one mutant on one case, after the command above has built it:
 
