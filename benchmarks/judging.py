@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.timing.cpu import python_speed
 from yaie import ops
 from yaie.check import Judge
 from yaie.dispatch import nearest
@@ -55,14 +56,6 @@ def seconds_a_case(judge: Judge, op: Op, kernel: Kernel) -> float:
             raise SystemExit(f"{op.name} {kernel.name} {case!r}: {verdict.reason}")
         times.append(min(tries))
     return statistics.median(times)
-
-
-def python_speed() -> float:
-    """Seconds of a plain loop: shared machines differ by a factor of two from hour to hour."""
-    start, total = time.process_time(), 0
-    for i in range(10_000_000):
-        total += i
-    return time.process_time() - start
 
 
 def chosen(glob: str) -> list[tuple[Op, Kernel]]:

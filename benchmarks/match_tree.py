@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.judging import python_speed
 from benchmarks.plain_radix import PlainRadixTree
+from benchmarks.timing.cpu import python_speed
+from conformance.arguments import positive
 from yaie import kernels, ops
 from yaie.cache import RadixTree
 from yaie.ops._tree import Node, Tree, arrays
@@ -104,8 +105,8 @@ def on_host(kind: Any, cached: Sequence[Any], asked: Any, lists: bool) -> Callab
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="of the tree (1000000)")
-    parser.add_argument("--repeats", type=int, default=20, help="(20)")
+    parser.add_argument("--tokens", type=positive, default=1_000_000, help="of the tree (1000000)")
+    parser.add_argument("--repeats", type=positive, default=20, help="(20)")
     args = parser.parse_args()
     kernels.load()
     rng = np.random.default_rng(0)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.judging import python_speed
+from benchmarks.timing.cpu import python_speed
+from conformance.arguments import positive
 from yaie.cache import BlockPool
 
 SIZES = (1, 10, 100, 1_000, 100_000)
@@ -110,7 +111,7 @@ def table(sizes: tuple[int, ...], n_pages: int) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--pages", type=int, default=400_000, help="in the pool")
+    parser.add_argument("--pages", type=positive, default=400_000, help="in the pool")
     args = parser.parse_args()
     print(f"(ten million additions in Python take {python_speed():.2f} s here)\n")
     sizes = tuple(n for n in SIZES if n <= args.pages // 2)

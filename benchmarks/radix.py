@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.judging import python_speed
 from benchmarks.plain_radix import PlainRadixTree
+from benchmarks.timing.cpu import python_speed
+from conformance.arguments import positive
 from yaie.cache import RadixTree
 
 VOCABULARY = 128_000
@@ -217,8 +218,8 @@ def works(n: int) -> Iterator[Work]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--requests", type=int, default=10_000, help="size of the work")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--requests", type=positive, default=10_000, help="size of the work")
+    parser.add_argument("--repeats", type=positive, default=5, help="of each piece of work (5)")
     parser.add_argument("--only", default="", metavar="TEXT", help="work with this in its name")
     parser.add_argument("--no-gc", action="store_true", help="without the garbage collector")
     args = parser.parse_args()

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conformance.arguments import positive
 from yaie import ops
 from yaie.arena import Arena
 from yaie.compare import FLOAT32_THROUGHOUT, Budget, Contract, rho, weighty
@@ -135,7 +136,7 @@ def spread(rows: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3, help="of each family and scale (3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="of each family and scale (3)")
     parser.add_argument("--shared", action="store_true", help="the rows of one common error")
     parser.add_argument("--spread", action="store_true", help="rows of which few elements are most")
     args = parser.parse_args()

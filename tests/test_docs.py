@@ -30,12 +30,16 @@ def test_decisions_are_numbered_once() -> None:
         assert path.read_text().startswith(f"# {path.name[:4]} "), path.name
 
 
-@pytest.mark.parametrize("folder", ["yaie", "conformance", "benchmarks", "csrc", "docs"])
+@pytest.mark.parametrize(
+    "folder", ["yaie", "conformance", "benchmarks", "csrc", "docs", "reports", "tests", "tools"]
+)
 def test_a_decision_that_is_named_is_there(folder: str) -> None:
     there = {path.name[:4] for path in DECISIONS}
-    named = re.compile(r"decisions?[ /](\d{4})\b")
-    for path in (p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".md", ".cuh"}):
-        assert set(named.findall(path.read_text())) <= there, path
+    named = re.compile(r"decisions?[ /](\d{4}(?:(?:, | and )\d{4})*)\b")
+    kinds = {".py", ".md", ".cu", ".cuh", ".h", ".toml"}
+    for path in (p for p in (ROOT / folder).rglob("*") if p.suffix in kinds):
+        lists = " ".join(named.findall(path.read_text()))
+        assert set(re.findall(r"\d{4}", lists)) <= there, path
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda p: p.stem)
@@ -45,6 +49,21 @@ def test_the_tests_that_pin_a_decision_are_there(path: Path) -> None:
     assert "**Pinned by**" not in text or pins
     for file, test in pins:
         assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_and_files_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text()
+    links = [m for m in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in m]
+    assert [] == [link for link in links if not (page.parent / link).exists()]
+    tops = "yaie|csrc|conformance|benchmarks|tests|tools|reports/(?!records|out|timings|gpu)"
+    files = re.findall(rf"`((?:{tops})[/\w.]*/[\w.]+\.(?:py|cuh|cu|h|toml|sh|cpp|txt))`", text)
+    made_up = [file for file in files if "foo" in file]  # an op that is about to be added
+    there = [file for file in files if (ROOT / file).exists()]
+    assert sorted(files) == sorted(there + made_up)
 
 
 def test_every_settled_disagreement_is_pinned() -> None:

@@ -429,6 +429,13 @@ def test_the_order_of_threads_and_their_number_change_nothing(op: ops.Op) -> Non
 # What supports says --------------------------------------------------------------------------
 
 
+BEYOND = {
+    "copy_blocks.Case(page=(1, 1, 1, 1, 1, 1, 1, 1))",
+    "paged_attention.Case(D=4100, Dv=4100)",
+}
+"""More axes, and more columns, than any kernel of ours takes."""
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -449,6 +456,11 @@ def test_every_kernel_either_declines_with_a_reason_or_runs(text: str) -> None:
     op = ops.get(text.partition(".")[0])
     args, options = op.inputs(op.parse_case(text), Fill(Arena(8 << 20), 0))
     call = op.bind(**args, **options)
+    ran = 0
     for name, kernel in op.kernels.items():
-        if name.startswith("simt.") and kernel.declines(call) is None:
+        reason = kernel.declines(call)
+        assert reason is None or reason.strip(), name
+        if name.startswith("simt.") and reason is None:
             op(**args, **options, kernel=name)
+            ran += 1
+    assert ran or text in BEYOND

@@ -554,7 +554,7 @@ def test_what_is_detectable_is_detected() -> None:
 
 @pytest.mark.parametrize("shape", noise.SHAPES)
 def test_a_small_selftest_keeps_the_promises(shape: str) -> None:
-    """`python -m benchmarks.selftest` is the large one; bounds here fit its few suites."""
+    """`python -m benchmarks.gate --selftest` is the large one; bounds here fit its few suites."""
     null = selftest.simulate(selftest.Task(shape, 0.0, 60, 11))
     slowed = selftest.simulate(selftest.Task(shape, 0.03, 12, 12))
     failed = null["suites"] - null["run pass"]

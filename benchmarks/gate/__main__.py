@@ -16,13 +16,20 @@ from pathlib import Path
 
 from benchmarks import compile_table as ct
 from benchmarks.gate import correctness, outputs, pipeline
+from conformance.arguments import positive
 
 INTERRUPTED = 130
 """Exit status of shells for a process that was stopped by Ctrl-C."""
 EXIT_STATUS = """\
+the gate itself, each with options of its own (--selftest --help):
+  --selftest  simulated benchmarks: how much is found, how much is false
+  --proof     whole gates against commits that are slower by a known share
+
 exit status:
   0  pass: right, not less accurate, not slower where speed was measured
   1  regression
+  2  wrong usage
+  130  interrupted; the same command goes on
   3  untrusted: no base, no compiler, a noisy machine, nothing to compare, ...
 """
 
@@ -48,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_argument("--repository", type=Path, default=ct.ROOT, metavar="FOLDER")
     cli.add_argument("--out", type=Path, metavar="FOLDER", help="default: build/gate")
-    cli.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    cli.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     return cli
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -189,8 +191,15 @@ def add(
     ops.get(op).register(kernel)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Compile what the workloads of this repository need: minutes, once."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers.flash_infer", description=main.__doc__
+    )
+    parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("FlashInfer compiles for the GPU at hand, and there is none", file=sys.stderr)
+        return 3
     kinds = {
         (w.case.dtype, w.case.D, w.case.window[0], w.case.softcap)
         for w in serving.load()
@@ -201,7 +210,8 @@ def main() -> None:
         attention.compile_for(getattr(torch, dtype), *kind)
     for name in ("page", "cascade", "rope", "sampling"):
         getattr(package.module(name), f"get_{name}_module")()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

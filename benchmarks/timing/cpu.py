@@ -123,3 +123,11 @@ def _processor_ticks() -> dict[str, int]:
     except OSError:
         return dict.fromkeys(names, 0)
     return dict(zip(names, map(int, line), strict=False))
+
+
+def python_speed() -> float:
+    """Seconds of a plain loop: shared machines differ by a factor of two from hour to hour."""
+    start, total = time.process_time(), 0
+    for i in range(10_000_000):
+        total += i
+    return time.process_time() - start

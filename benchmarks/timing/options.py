@@ -19,6 +19,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def shares(text: str) -> list[float]:
+    """Shares of the command line, as 0.02,0.05."""
+    values = [float(x) for x in text.split(",")]
+    if not all(0 < x < math.inf for x in values):
+        raise ValueError
+    return values
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "--op": {"default": "*", "metavar": "GLOB", "help": "ops (all)"},
     "--kernel": {"default": "*", "metavar": "GLOB", "help": "kernels, such as 'cuda.*' (all)"},

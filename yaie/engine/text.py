@@ -17,7 +17,7 @@ class Text:
         try:
             from tokenizers import Tokenizer
         except ModuleNotFoundError:
-            needs = "reading a tokenizer needs tokenizers: pip install yaie[engine]"
+            needs = "reading a tokenizer needs tokenizers: pip install tokenizers"
             raise ValueError(needs) from None
         if not path.exists():
             raise ValueError(f"{path}: is missing; give token ids instead of text")

@@ -95,7 +95,7 @@ class Checkpoint:
         try:
             from safetensors import safe_open
         except ModuleNotFoundError:
-            needs = "reading a checkpoint needs safetensors: pip install yaie[engine]"
+            needs = "reading a checkpoint needs safetensors: pip install safetensors"
             raise ValueError(needs) from None
         if path.name not in self._files:
             self._files[path.name] = safe_open(path, framework="pt")

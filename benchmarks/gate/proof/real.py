@@ -24,6 +24,8 @@ from benchmarks.gate import speed
 from benchmarks.gate.proof import micro, micro_gpu
 from benchmarks.gate.report import Untrusted
 from benchmarks.stats import REGRESSION
+from benchmarks.timing.options import shares
+from conformance.arguments import positive
 
 KERNELS = {"cpu": micro, "cuda": micro_gpu}
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)
@@ -97,8 +99,8 @@ def kept(path: Path) -> dict[tuple[Any, ...], Trial]:
 def main(argv: Sequence[str] | None = None) -> int:
     cli = argparse.ArgumentParser(prog="python -m benchmarks.gate --proof", description=__doc__)
     cli.add_argument("--device", choices=sorted(KERNELS), default="cpu")
-    cli.add_argument("--runs", type=int, default=3, help="of each kind")
-    cli.add_argument("--slowdowns", default=",".join(map(str, SLOWDOWNS)), metavar="X,...")
+    cli.add_argument("--runs", type=positive, default=3, help="of each kind")
+    cli.add_argument("--slowdowns", type=shares, default=SLOWDOWNS, metavar="X,...")
     cli.add_argument(
         "--out", type=Path, default=ROOT / "build" / "gate-proof", metavar="FOLDER",
         help="default: build/gate-proof; trials that it holds are not run again",
@@ -107,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lacking := KERNELS[args.device].lacking():
         cli.error(f"--device {args.device}: {lacking}")
     kinds = [("A/A", 0.0), ("A/A'", 0.0)]
-    kinds += [("slower", float(x)) for x in args.slowdowns.split(",") if x]
+    kinds += [("slower", x) for x in args.slowdowns]
     print(f"{len(KERNELS[args.device].benches())} benchmarks")
     print("| run | slowdown | verdict | slowed | found | false | no verdict | again | s |")
     print("|---|---:|---|---:|---:|---:|---:|---:|---:|", flush=True)

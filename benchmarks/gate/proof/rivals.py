@@ -19,6 +19,7 @@ from benchmarks import stats
 from benchmarks.gate.proof import noise
 from benchmarks.gate.proof.selftest import Plan, Task, run_all
 from benchmarks.stats import Array
+from conformance.arguments import positive
 
 # How the pairs of a process become one number ---------------------------------------------------
 
@@ -173,8 +174,10 @@ def decisions(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--suites", type=int, default=400, help="without a change, per variant")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument(
+        "--suites", type=positive, default=400, help="without a change, per variant"
+    )
+    parser.add_argument("--jobs", type=positive, default=1)
     args = parser.parse_args()
     estimators(20)
     shapes = ["typical", "hostile", "stolen", "placement", "strays"]

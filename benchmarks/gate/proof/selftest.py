@@ -24,6 +24,8 @@ from scipy import stats as distributions
 
 from benchmarks import stats
 from benchmarks.gate.proof import noise
+from benchmarks.timing.options import shares
+from conformance.arguments import positive
 
 BENCHES, SLOWED, CONTROLS = 200, 10, 20
 TAILS = (0.1, 0.25)
@@ -228,22 +230,34 @@ def broken(shape: str, null: Counter[str], powers: dict[float, Counter[str]]) ->
     return faults
 
 
+def stages(text: str) -> Plan:
+    """Two stages of the command line, as 6x8,12x12."""
+    (a, b), (c, d) = (map(positive, stage.split("x")) for stage in text.split(","))
+    return Plan((a, b), (c, d))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--suites", type=int, default=1000, help="without a change, per noise")
-    parser.add_argument("--slowed", type=int, default=100, help="suites per slowdown and noise")
-    parser.add_argument("--slowdowns", default="0.02,0.03,0.05,0.10", metavar="X,...")
-    parser.add_argument("--benches", type=int, default=BENCHES, help="benchmarks in a suite")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gate --selftest",
+        description=(__doc__ or "").partition("\n")[0],
+    )
+    parser.add_argument("--suites", type=positive, default=1000, help="without a change, per noise")
+    parser.add_argument(
+        "--slowed", type=positive, default=100, help="suites per slowdown and noise"
+    )
+    parser.add_argument("--slowdowns", type=shares, default="0.02,0.03,0.05,0.10", metavar="X,...")
+    parser.add_argument("--benches", type=positive, default=BENCHES, help="benchmarks in a suite")
     parser.add_argument("--noise", action="append", choices=[*noise.SHAPES, *noise.ATTACKS])
     parser.add_argument("--attacks", action="store_true", help="noise it was not tuned on")
-    parser.add_argument("--plan", default="6x8,12x12", help="processes x pairs of both stages")
+    parser.add_argument(
+        "--plan", type=stages, default="6x8,12x12", help="processes x pairs of both stages"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", metavar="FILE", help="write all counts there")
     args = parser.parse_args(argv)
     shapes = args.noise or list(noise.ATTACKS if args.attacks else noise.SHAPES)
-    first, second = (tuple(map(int, stage.split("x"))) for stage in args.plan.split(","))
-    plan, slowdowns = Plan(first, second), [float(x) for x in args.slowdowns.split(",")]
+    plan, slowdowns = args.plan, args.slowdowns
     tasks = [
         Task(shape, x, args.slowed if x else args.suites, args.seed + i, plan, benches=args.benches)
         for shape in shapes
