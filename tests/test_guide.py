@@ -435,3 +435,24 @@ def test_every_name_of_the_guide_is_exported() -> None:
     names |= {"RadixAttentionBlock", "rotate_half", "apply_rotary_pos_emb", "attention_forward"}
     names |= {"paged_attention_forward", "copy_blocks", "benchmark_kernel", "profile_kernel"}
     assert names <= set(yaie.__all__)
+
+
+WHOLE = [
+    (lambda: torch.tensor([[0.9, 1.7]]), TypeError, "block_mapping is torch.float32"),
+    (lambda: [[0, 1]], TypeError, "block_mapping is a list"),
+    (lambda: torch.tensor([[2**32, 1]]), ValueError, "outside|out of range|not within|must be"),
+]
+
+
+@pytest.mark.parametrize(("mapping", "error", "words"), WHOLE)
+def test_block_numbers_are_whole_and_do_not_wrap(mapping: Any, error: type, words: str) -> None:
+    cache = torch.arange(4.0).view(4, 1, 1, 1)
+    with pytest.raises(error, match=words):
+        copy_blocks(cache, cache, mapping())
+
+
+def test_lengths_are_whole_numbers() -> None:
+    x = torch.randn(2, 3, 1, 4)
+    for lengths in (torch.tensor([1.0, 2.0]), [1, 2]):
+        with pytest.raises(TypeError, match="seq_lens is"):
+            attention_forward(x, x, x, seq_lens=lengths)

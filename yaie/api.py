@@ -118,14 +118,18 @@ def copy_blocks(
 
     ``num_heads``, ``head_dim`` and ``block_size`` are checked against the shapes, if given.
 
-    Errors: those of ops.copy_blocks; ValueError for a keyword that contradicts a shape.
+    Errors: those of ops.copy_blocks; ValueError for a keyword that contradicts a shape; TypeError
+    for a ``block_mapping`` that is no tensor of whole numbers.
     """
     _check_rank("copy_blocks", 4, key_cache=key_cache, value_cache=value_cache)
     sizes = zip((block_size, num_heads, head_dim), key_cache.shape[1:], strict=True)
     for name, (given, actual) in zip(("block_size", "num_heads", "head_dim"), sizes, strict=True):
         _check_keyword("copy_blocks", name, given, actual)
+    _check_whole("copy_blocks", "block_mapping", block_mapping)
+    int32 = torch.iinfo(torch.int32)
+    pairs = block_mapping.clamp(int32.min, int32.max)  # what is out of range stays out of range
     copies = [x.clone(memory_format=torch.contiguous_format) for x in (key_cache, value_cache)]
-    _call(ops.copy_blocks, copies, block_mapping.to(torch.int32), use_cuda=use_cuda)
+    _call(ops.copy_blocks, copies, pairs.to(torch.int32), use_cuda=use_cuda)
     return copies[0], copies[1]
 
 
@@ -156,6 +160,14 @@ def _check_rank(function: str, rank: int, **tensors: Tensor) -> None:
             raise ValueError(f"{function}: {name}: rank is {tensor.dim()}, must be {rank}")
 
 
+def _check_whole(function: str, name: str, tensor: object) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{function}: {name} is a {type(tensor).__name__}, must be a tensor")
+    dtype = tensor.dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype == torch.bool:
+        raise TypeError(f"{function}: {name} is {dtype}, must be of whole numbers")
+
+
 def _check_keyword(function: str, name: str, given: int | None, actual: int) -> None:
     if given is not None and given != actual:
         raise ValueError(f"{function}: {name} is {given}, the tensors say {actual}")
@@ -174,6 +186,7 @@ def _indptr(lengths: Tensor, like: Tensor) -> Tensor:
 
 def _real_rows(seq_lens: Tensor, batch: int, length: int) -> Tensor:
     """bool [B,S]: which rows of a padded batch are no padding."""
+    _check_whole("attention_forward", "seq_lens", seq_lens)
     if seq_lens.shape != (batch,):
         shape = tuple(seq_lens.shape)
         raise ValueError(f"attention_forward: seq_lens: shape is {shape}, must be ({batch},)")
