@@ -219,7 +219,7 @@ def test_a_launcher_is_under_30_lines(name: str, lines: int) -> None:
 
 
 @pytest.mark.parametrize("op", ops.OPS.values(), ids=str)
-def test_an_op_stands_in_the_places_that_house_md_names(op: ops.Op) -> None:
+def test_an_op_stands_in_the_places_that_contributing_names(op: ops.Op) -> None:
     """An op on tensors has kernel code; a chain has that of its parts, a program on a host
     structure has the structure."""
     name, code = op.name, ROOT / "csrc" / op.name
