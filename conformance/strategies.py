@@ -28,6 +28,12 @@ def integers(least: int, most: int) -> st.SearchStrategy[int]:
     return st.integers(least, most)
 
 
+def mostly(usual: Any, *others: Any) -> st.SearchStrategy[Any]:
+    """``usual`` in two cases of three, else one of the others: what makes one tensor unlike the
+    one that it comes with."""
+    return among(*[usual] * (2 * len(others)), *others)
+
+
 FLOATS = st.sampled_from(["float32", "float16", "bfloat16"])
 NARROW = st.sampled_from(["float16", "bfloat16"])
 SEEDS = st.integers(0, 2**32 - 1)

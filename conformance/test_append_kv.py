@@ -19,9 +19,11 @@ from conformance.strategies import (
     TOKENS,
     among,
     integers,
+    mostly,
 )
 from yaie import ops
 from yaie.fill import FAR_ELEMENTS, LAYOUTS
+from yaie.ops._append import ALIKE
 
 OP = ops.append_kv
 
@@ -48,7 +50,9 @@ def cases(draw: st.DrawFn) -> Any:
         dtype=draw(NARROW if far else FLOATS),
         skip=draw(among(0, 0, 0, 2, 3, 4, 1)),
         layout=draw(among(*LAYOUTS)),
+        v_layout=draw(mostly(ALIKE, *LAYOUTS)),
         cache_shift=draw(among(0, 0, 1, 2)),
+        v_cache_shift=draw(mostly(-1, 0, 1, 2)),
         family=draw(among("normal", "bits")),
         seed=draw(SEEDS),
     )

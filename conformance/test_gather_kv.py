@@ -17,6 +17,7 @@ from conformance.strategies import (
     RARELY,
     among,
     integers,
+    mostly,
 )
 from conformance.test_gather_slots import spans
 from yaie import ops
@@ -42,6 +43,7 @@ def cases(draw: st.DrawFn) -> Any:
         Dv=draw(st.one_of(st.just(D), among(8, 1, 20))),
         dtype=draw(dtypes),
         cache_shift=draw(among(0, 0, 1, 2)),
+        v_cache_shift=draw(mostly(-1, 0, 1, 2)),
         family=draw(among("normal", "bits")),
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from conformance import laws
-from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, among
+from conformance.strategies import FLOATS, HEAD_DIMS, SEEDS, among, mostly
 from yaie import ops
 from yaie.ops._merge import EMPTY, FAMILIES
 
@@ -20,6 +20,11 @@ OP = ops.merge_states
 
 ROWS = st.sampled_from(
     [(1, 1), (4, 2), (3, 5), (0, 2), (17, 3), (40, 1), (300, 1), (2, 40), (1, 8)]
+)
+
+GAPS = (
+    *(1.0, 0.0, -1.0, 3.5, 12.0, -12.0, 16.0, -16.0, 21.0, -21.0, 30.0, -30.0, 50.0, -50.0),
+    *(80.0, -80.0, 1e4, -1e4),
 )
 
 
@@ -33,17 +38,24 @@ def states(draw: st.DrawFn) -> dict[str, Any]:
         "D": draw(HEAD_DIMS) if T * H < 60 else draw(among(8, 3)),
         "dtype": draw(FLOATS),
         "empty": draw(among("none", "none", "none", *EMPTY)),
-        "gap": draw(among(1.0, 0.0, -1.0, 3.5, 12.0, -12.0, 80.0, -80.0, 1e4, -1e4)),
+        "gap": draw(among(*GAPS)),
         "level": draw(among(0.0, 0.0, 5.0, -40.0, 1000.0, -3e4, -1e6)),
         "pad": draw(among(0, 0, 1, 8)),
+        "spare": draw(mostly(0, 1, 3)),
         "family": draw(among(*FAMILIES)),
         "seed": draw(SEEDS),
     }
 
 
-def cases() -> st.SearchStrategy[Any]:
-    shifts = among(0, 0, 1, 4)
-    return st.builds(lambda f, b_shift: OP.Case(**f, b_shift=b_shift), states(), shifts)
+@st.composite
+def cases(draw: st.DrawFn) -> Any:
+    return OP.Case(
+        **draw(states()),
+        b_pad=draw(mostly(-1, 0, 1, 8)),
+        b_spare=draw(mostly(-1, 0, 2)),
+        a_shift=draw(among(0, 0, 1, 4)),
+        b_shift=draw(among(0, 0, 1, 4)),
+    )
 
 
 @given(case=cases())

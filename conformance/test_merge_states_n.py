@@ -25,7 +25,9 @@ def cases(draw: st.DrawFn) -> Any:
     if K > 9:
         fields |= {"T": min(fields["T"], 5), "H": min(fields["H"], 2)}
         fields["D"] = min(fields["D"], 64)
-    return ops.merge_states_n.Case(K=K, ladder=draw(st.booleans()), **fields)
+    return ops.merge_states_n.Case(
+        K=K, ladder=draw(st.booleans()), shift=draw(among(0, 0, 1, 4)), **fields
+    )
 
 
 @given(case=cases())

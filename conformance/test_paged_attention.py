@@ -26,6 +26,7 @@ from conformance.strategies import (
     fits_tensor_cores,
     integers,
     mask_options,
+    mostly,
     sequence,
     wide,
 )
@@ -71,6 +72,7 @@ def cases(draw: st.DrawFn, even: bool = False) -> Any:
         table_gap=draw(among(0, 0, 1, 3)),
         layout=draw(among(*LAYOUTS)),
         cache_shift=draw(among(0, 0, 8) if even else among(0, 0, 1, 4)),
+        v_cache_shift=draw(mostly(-1, 0, 8) if even else mostly(-1, 0, 1, 4)),
         family=draw(among(*sorted(FAMILIES))),
         seed=draw(SEEDS),
         **draw(mask_options()),

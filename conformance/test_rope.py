@@ -45,7 +45,7 @@ def rotary(draw: st.DrawFn) -> dict[str, Any]:
 def cases(draw: st.DrawFn) -> Any:
     options = draw(rotary())
     T = draw(st.one_of(TOKENS, TOKENS, among(0, 1, 257, 300)))
-    H = draw(among(1, 2, 3, 5, 8, 17, 40))
+    H = draw(among(1, 2, 3, 5, 8, 17, 40, 128))
     if T > 40 or H > 16:  # wide in one way alone
         options["D"], options["R"] = 10, min(options["R"], 10)
         T, H = (T, 1) if T > 40 else (min(T, 9), H)

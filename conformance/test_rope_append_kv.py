@@ -17,10 +17,12 @@ from conformance.strategies import (
     TOKENS,
     among,
     integers,
+    mostly,
 )
 from conformance.test_rope import rotary
 from yaie import ops
-from yaie.fill import FAR_ELEMENTS
+from yaie.fill import FAR_ELEMENTS, LAYOUTS
+from yaie.ops._append import ALIKE
 
 OP = ops.rope_append_kv
 
@@ -50,7 +52,10 @@ def cases(draw: st.DrawFn) -> Any:
         Hk=Hk,
         Dv=Dv,
         skip=draw(among(0, 0, 0, 2, 3, 4, 1)),
+        k_layout=draw(mostly(ALIKE, *LAYOUTS)),
+        v_layout=draw(mostly(ALIKE, *LAYOUTS)),
         cache_shift=draw(among(0, 0, 1, 2)),
+        v_cache_shift=draw(mostly(-1, 0, 1, 2)),
         family=draw(among("normal", "bits")),
         **options,
     )

@@ -32,7 +32,9 @@ fails in float32 where the lighter state holds the larger numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,10 +44,13 @@ from yaie.compare import LAMBDA, ROUNDING, U32, Budget, Comparison, Contract, un
 from yaie.fill import Fill, scaled
 from yaie.op import Call
 
-FAMILIES = ("normal", "big", "biased", "opposite", "equal", "scaled")
+FAMILIES = ("normal", "big", "biased", "opposite", "equal", "scaled", "balanced")
 """Magnitudes near 1; in the thousands; around 2, of one sign; of alternating sign from state to
 state, so that they cancel; every state alike, so that out is that state; columns large and small by
-turns, as far as the dtype reaches."""
+turns, as far as the dtype reaches; the larger the less a state weighs, so that all count alike."""
+BALANCED = {torch.float16: 18.0, torch.bfloat16: 60.0, torch.float32: 60.0}
+"""How far apart lses may lie whose states balance each other: what float16's range allows; well
+within where float32 holds a weight."""
 EMPTY = ("none", "first", "last", "all", "some")
 """Which states of a row saw no key; "some": another set for each row."""
 
@@ -137,6 +142,8 @@ def draw(
         lses += gap * torch.arange(K)[:, None, None]
     else:
         lses[:1] += gap
+    if family == "balanced":
+        states = _balanced(states, lses, BALANCED[dtype])
     no_key = torch.zeros(K, T, H, dtype=torch.bool)
     if empty == "some":
         no_key = torch.from_numpy(fill.rng.random((K, T, H)) < 0.4)
@@ -145,17 +152,58 @@ def draw(
     return states, lses.masked_fill(no_key, -math.inf)
 
 
+def _balanced(states: Tensor, lses: Tensor, most: float) -> Tensor:
+    """What state k adds, exp(lse_k) out_k, is about the same for all, as far as they lie no more
+    than ``most`` below the largest lse."""
+    if not len(lses):
+        return states
+    behind = (lses.amax(0) - lses).clamp_max(most)
+    return states.clamp(-3.9, 3.9) * (behind - most / 2).exp()[..., None]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How a state lies: ``gap`` elements between two heads, and between two rows of its lse;
+    ``spare`` tokens and heads behind those in use; ``shift`` elements off the allocator's
+    alignment."""
+
+    gap: int = 0
+    spare: int = 0
+    shift: int = 0
+
+
 def state(
-    fill: Fill, values: Tensor, lse: Tensor, dtype: torch.dtype, gap: int, shift: int = 0
+    fill: Fill, values: Tensor, lse: Tensor, dtype: torch.dtype, memory: Memory
 ) -> tuple[Tensor, Tensor]:
-    """One or several states and their lses; the numbers of those that saw no key, and ``gap``
-    elements between two heads and between two rows of lse, are poison. The states start ``shift``
-    elements off the allocator's alignment."""
+    """One or several states and their lses; the numbers of those that saw no key, and all that lies
+    between and behind, are poison."""
+    T, H = lse.shape[-2:]
+    shape = (*lse.shape[:-2], T + memory.spare, H + memory.spare)
     seen = (lse != -math.inf).nonzero().unbind(1)
-    slab = fill.rows((*lse.shape, values.shape[-1]), dtype, gap, shift)
+    slab = fill.rows((*shape, values.shape[-1]), dtype, memory.gap, memory.shift)
     slab.write(values[seen], seen)
-    lses = fill.rows(lse.shape, torch.float32, gap)
-    return slab.tensor, lses.write(lse)
+    lses = fill.rows(shape, torch.float32, memory.gap)
+    lses.write(lse, (..., slice(T), slice(H)))
+    return slab.tensor[..., :T, :H, :], lses.tensor[..., :T, :H]
+
+
+def edges(heads: Callable[[Any], int]) -> dict[str, Callable[[Any], bool]]:
+    """Edges of a Case of ``heads`` heads, 0 where it has nothing to merge."""
+
+    def counts(gap: float) -> Callable[[Any], bool]:
+        return lambda c: (
+            c.family == "balanced"
+            and abs(c.gap) == gap
+            and c.empty == "none"
+            and heads(c) > 0
+            and (gap < BALANCED[torch.float16] or c.dtype != "float16")
+        )
+
+    return {
+        **{f"a light state that counts, gap {gap}": counts(gap) for gap in (16, 21, 30, 50)},
+        "slices of larger buffers": lambda c: c.spare > 0 and c.T > 1 and heads(c) > 1,
+        "more than 64 heads": lambda c: heads(c) > 64,
+    }
 
 
 def check_lse(call: Call, *names: str) -> None:

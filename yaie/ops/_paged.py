@@ -4,8 +4,9 @@ its description. Position j of sequence b lives in page ``block_table[b, j // S]
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,27 @@ def paged_cache(
     (P, S), ``shift`` moves it off alignment."""
     cache = fill.slab((*shape, *values.shape[1:]), dtype, shift, slots.used)
     return cache.write(values[slots.tokens], (slots.pages, slots.offsets))
+
+
+def cache_shifts(case: Any) -> tuple[int, int]:
+    """How many elements off the allocator's alignment k_cache and v_cache of a Case start."""
+    own = case.v_cache_shift
+    return case.cache_shift, case.cache_shift if own < 0 else own
+
+
+def cache_edges(used: Callable[[Any], bool]) -> dict[str, Callable[[Any], bool]]:
+    """Edges of a Case whose caches are ``used``: only the base of one of them stands in the way of
+    wide words."""
+
+    def off(case: Any) -> tuple[bool, bool]:
+        k, v = cache_shifts(case)
+        wide = used(case) and case.D % 8 == 0 == case.Dv % 8
+        return wide and k % 8 > 0, wide and v % 8 > 0
+
+    return {
+        "k_cache alone off alignment": lambda c: off(c) == (True, False),
+        "v_cache alone off alignment": lambda c: off(c) == (False, True),
+    }
 
 
 def keys_read(kept: Sequence[range], page_size: int, shared: bool) -> int:

@@ -29,14 +29,17 @@ from torch import Tensor
 
 from yaie.fill import FAR, LAYOUTS, Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
+from yaie.ops import _append as append
+from yaie.ops import _paged as paged
 from yaie.refusal import Refusal, put
 from yaie.signature import FLOAT_NAMES, parse
 
 
 @case
 class Case:
-    """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none). The caches
-    start ``cache_shift`` elements off the allocator's alignment."""
+    """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none). k lies in
+    memory as ``layout`` says; k_cache starts ``cache_shift`` elements off the allocator's
+    alignment, v_cache ``v_cache_shift`` (-1: as many)."""
 
     T: int = at_least(0, default=4)
     P: int = at_least(0, default=3)
@@ -47,7 +50,9 @@ class Case:
     dtype: str = one_of(FLOAT_NAMES, default="float16")
     skip: int = at_least(0, default=0)
     layout: str = one_of((*LAYOUTS, FAR), default="dense")
+    v_layout: str = one_of(append.OTHER_LAYOUTS, default=append.ALIKE)
     cache_shift: int = at_least(0, default=0)
+    v_cache_shift: int = at_least(-1, default=-1)
     family: str = one_of(("normal", "bits"), default="normal")
     seed: int = at_least(0, default=0)
 
@@ -58,25 +63,14 @@ class Case:
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Random distinct slots; caches that are poison except for one page of data."""
-    dtype = getattr(torch, case.dtype)
-    slots = fill.some(case.T, case.P * case.S)
-    pages = {0, *(slots // case.S).tolist()}
-    if case.skip:
-        slots[:: case.skip] = -1 - slots[:: case.skip]
+    """Tokens, and room for them (_append.room)."""
+    dtype, room = getattr(torch, case.dtype), append.room(fill, case)
+    k_layout, v_layout = append.layouts(case, "v")
     draw = fill.bits if case.family == "bits" else lambda shape, _: fill.normal(*shape)
-    caches = []
-    for d in (case.D, case.Dv):
-        cache = fill.slab((case.P, case.S, case.Hk, d), dtype, case.cache_shift, pages)
-        if case.P:
-            cache.write(fill.normal(case.S, case.Hk, d), 0)
-        caches.append(cache.tensor)
     return {
-        "k": fill.tensor(draw((case.T, case.Hk, case.D), dtype), dtype, case.layout),
-        "v": fill.tensor(draw((case.T, case.Hk, case.Dv), dtype), dtype, case.layout),
-        "k_cache": caches[0],
-        "v_cache": caches[1],
-        "slots": fill.ints(slots),
+        "k": fill.tensor(draw((case.T, case.Hk, case.D), dtype), dtype, k_layout),
+        "v": fill.tensor(draw((case.T, case.Hk, case.Dv), dtype), dtype, v_layout),
+        **room,
     }, {}
 
 
@@ -127,18 +121,13 @@ EDGES = {
     "many tokens of many wide heads": lambda c: (
         c.T > 128 and c.Hk > 8 and min(c.D, c.Dv) > 64 and c.S > 32 and c.skip != 1
     ),
+    **append.edges("k", "v"),
 }
 
 
 def contents(call: Call) -> None:
     """Checked mode: slots below P*S, none used twice."""
-    slots = call.args["slots"]
-    limit = call.axes["P"] * call.axes["S"]
-    used = slots[slots >= 0]
-    if used.numel() and int(used.max()) >= limit:
-        raise ValueError(f"append_kv: slots: {int(used.max())} is not below P*S = {limit}")
-    if used.unique().numel() != used.numel():
-        raise ValueError("append_kv: slots: a slot is used twice")
+    paged.check_slots(call)
 
 
 ERRORS = (

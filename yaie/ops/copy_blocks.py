@@ -37,8 +37,9 @@ from yaie.signature import FLOAT_NAMES, parse
 MOST_PAGES = 200_000
 """A case of more pages than these uses few of them."""
 KINDS = ("distinct", "fan-out", "identity", "mixed")
-LAYERS = ("alike", "unlike", "shifted")
-"""Layers of one page shape; of three in turn, one without elements; alike, but off alignment."""
+LAYERS = ("alike", "unlike", "shifted", "last shifted")
+"""Layers of one page shape; of three in turn, one without elements; alike, but off alignment; but
+the last one off alignment."""
 
 
 @case
@@ -63,6 +64,11 @@ class Case:
             return [self.page] * self.L
         wider = (*self.page[:-1], 3 * self.page[-1] + 1)
         return [((*self.page[:-1], 0), wider, self.page)[layer % 3] for layer in range(self.L)]
+
+    def shift(self, layer: int) -> int:
+        """How many elements off the allocator's alignment a layer starts."""
+        last = self.layers == "last shifted" and layer == self.L - 1
+        return int(last or self.layers == "shifted")
 
     def word(self, layer: int) -> int:
         """The largest power of two that divides the bytes of a layer's pages; 0 without any."""
@@ -90,8 +96,8 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     pairs = case.pairs(order.tolist())
     written = sorted({0, *itertools.chain(*pairs)}) if far else range(case.P - 1)
     caches = []
-    for page in case.pages():
-        shift = int(case.layers == "shifted")
+    for layer, page in enumerate(case.pages()):
+        shift = case.shift(layer)
         cache = fill.slab((case.P, *page), dtype, shift, written if far else None)
         if written:
             cache.write(fill.bits((len(written), *page), dtype), list(written))
@@ -159,6 +165,14 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page of more than 65,536 words": lambda c: (
         math.prod(c.page) * getattr(torch, c.dtype).itemsize > 1 << 20 and c.M > 0
     ),
+    "last layer alone off alignment": lambda c: (
+        c.layers == "last shifted"
+        and c.L > 1
+        and c.word(0) > 8
+        and min(c.M, c.P - 1) > 0
+        and c.kind != "identity"
+    ),
+    "more than 192 layers": lambda c: c.L > 192 and min(c.M, c.P - 1) > 0 and c.kind != "identity",
     "many layers, many pairs": lambda c: c.L > 64 and c.M > 128 and c.P > 256,
     "more than 16 pairs": lambda c: len(c.pairs(list(range(c.P)))) > 16,
     "page ids beyond 16 bits": lambda c: c.P > 1 << 17 and c.M > 0,

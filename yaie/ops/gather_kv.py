@@ -36,20 +36,22 @@ from yaie.compare import Comparison, Contract, Exact
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _gather as gather
+from yaie.ops import _paged as paged
 from yaie.refusal import Refusal, put
 from yaie.signature import FLOAT_NAMES, parse
 
 
 @case
 class Case(gather.Spans):
-    """Spans of positions (_gather.Spans) of a cache that starts ``cache_shift`` elements off the
-    allocator's alignment."""
+    """Spans of positions (_gather.Spans). k_cache starts ``cache_shift`` elements off the
+    allocator's alignment, v_cache ``v_cache_shift`` (-1: as many)."""
 
     Hk: int = at_least(1, default=2)
     D: int = at_least(1, default=8)
     Dv: int = at_least(1, default=8)
     dtype: str = one_of(FLOAT_NAMES, default="float16")
     cache_shift: int = at_least(0, default=0)
+    v_cache_shift: int = at_least(-1, default=-1)
     family: str = one_of(("normal", "bits"), default="normal")
 
 
@@ -59,10 +61,10 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     table, spans, P = gather.laid_out(fill, case)
     slots = torch.cat([*spans, torch.empty(0, dtype=torch.int64)])
     caches = []
-    for d in (case.D, case.Dv):
+    for d, shift in zip((case.D, case.Dv), paged.cache_shifts(case), strict=True):
         shape = (len(slots), case.Hk, d)
         values = fill.bits(shape, dtype) if case.family == "bits" else fill.normal(*shape)
-        cache = fill.slab((P, case.S, case.Hk, d), dtype, case.cache_shift, slots // case.S)
+        cache = fill.slab((P, case.S, case.Hk, d), dtype, shift, slots // case.S)
         caches.append(cache.write(values, (slots // case.S, slots % case.S)))
     args = {"k_cache": caches[0], "v_cache": caches[1], **table}
     return args, {"total": gather.total_option(case)}
@@ -127,6 +129,8 @@ EDGES = {
     ),
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.lens) > 0,
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.lens) > 0,
+    **paged.cache_edges(lambda c: sum(c.lens) > 0),
+    "more than 32 wide heads": lambda c: c.Hk > 32 and min(c.D, c.Dv) > 64 and sum(c.lens) > 0,
 }
 
 

@@ -40,8 +40,9 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """lse_a and lse_b are about ``level``, lse_a ``gap`` above lse_b; ``empty`` says which side saw
-    no key (_merge.EMPTY), ``pad`` lies between heads, and b starts ``b_shift`` elements off the
-    allocator's alignment."""
+    no key (_merge.EMPTY). ``pad`` lies between heads, ``spare`` tokens and heads behind those of a
+    buffer; ``b_pad`` and ``b_spare`` are those of b (-1: as for a). The sides start ``a_shift`` and
+    ``b_shift`` elements off the allocator's alignment."""
 
     T: int = at_least(0, default=4)
     H: int = at_least(1, default=2)
@@ -51,9 +52,21 @@ class Case:
     gap: float = 1.0
     level: float = 0.0
     pad: int = at_least(0, default=0)
+    b_pad: int = at_least(-1, default=-1)
+    spare: int = at_least(0, default=0)
+    b_spare: int = at_least(-1, default=-1)
+    a_shift: int = at_least(0, default=0)
     b_shift: int = at_least(0, default=0)
     family: str = one_of(_merge.FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
+
+    @property
+    def sides(self) -> tuple[_merge.Memory, _merge.Memory]:
+        """How a and b lie in memory."""
+        pad = self.pad if self.b_pad < 0 else self.b_pad
+        spare = self.spare if self.b_spare < 0 else self.b_spare
+        a = _merge.Memory(self.pad, self.spare, self.a_shift)
+        return a, _merge.Memory(pad, spare, self.b_shift)
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -61,8 +74,8 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     shape, dtype = (2, case.T, case.H, case.D), getattr(torch, case.dtype)
     how = (case.family, case.empty, case.gap, case.level, dtype)
     states, lses = _merge.draw(fill, shape, *how)
-    a, lse_a = _merge.state(fill, states[0], lses[0], dtype, case.pad)
-    b, lse_b = _merge.state(fill, states[1], lses[1], dtype, case.pad, case.b_shift)
+    a, lse_a = _merge.state(fill, states[0], lses[0], dtype, case.sides[0])
+    b, lse_b = _merge.state(fill, states[1], lses[1], dtype, case.sides[1])
     return {"a": a, "lse_a": lse_a, "b": b, "lse_b": lse_b}, {}
 
 
@@ -115,6 +128,23 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "many tokens of many wide heads": lambda c: c.T > 64 and c.H > 8 and c.D > 64,
     "b off alignment": lambda c: c.b_shift > 0 and c.T > 0,
+    "a alone off alignment": lambda c: (
+        c.a_shift % 8 > 0 and c.D % 8 == c.pad == c.b_shift == 0 and c.T > 0
+    ),
+    "b alone off alignment": lambda c: (
+        c.b_shift % 8 > 0 and c.D % 8 == c.pad == c.a_shift == 0 and c.T > 0
+    ),
+    "a and b laid out unlike": lambda c: (
+        c.sides[0].gap != c.sides[1].gap
+        and c.sides[0].spare != c.sides[1].spare
+        and min(c.T, c.H) > 1
+    ),
+    "a and b of one pitch of heads but not of tokens": lambda c: (
+        c.sides[0].gap == c.sides[1].gap
+        and c.sides[0].spare != c.sides[1].spare
+        and min(c.T, c.H) > 1
+    ),
+    **_merge.edges(lambda c: c.H if c.T else 0),
     "more than 256 rows": lambda c: c.T * c.H > 256,
 }
 

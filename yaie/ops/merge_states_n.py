@@ -38,8 +38,9 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """The K lses are about ``level``, the first ``gap`` above the others or, on a ``ladder``, each
-    as far above the one before; ``empty`` says which states saw no key (_merge.EMPTY), ``pad`` lies
-    between heads."""
+    as far above the one before; ``empty`` says which states saw no key (_merge.EMPTY). ``pad`` lies
+    between heads, ``spare`` tokens and heads behind those of a state; the states start ``shift``
+    elements off the allocator's alignment."""
 
     K: int = at_least(0, default=3)
     T: int = at_least(0, default=4)
@@ -51,6 +52,8 @@ class Case:
     level: float = 0.0
     ladder: bool = False
     pad: int = at_least(0, default=0)
+    spare: int = at_least(0, default=0)
+    shift: int = at_least(0, default=0)
     family: str = one_of(_merge.FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -60,7 +63,8 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     shape, dtype = (case.K, case.T, case.H, case.D), getattr(torch, case.dtype)
     how = (case.family, case.empty, case.gap, case.level, dtype, case.ladder)
     drawn = _merge.draw(fill, shape, *how)
-    states, lses = _merge.state(fill, *drawn, dtype, case.pad)
+    memory = _merge.Memory(case.pad, case.spare, case.shift)
+    states, lses = _merge.state(fill, *drawn, dtype, memory)
     return {"states": states, "lses": lses}, {}
 
 
@@ -122,6 +126,10 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "gaps between heads": lambda c: c.pad > 0 and c.K > 0 and c.T * c.H > 1,
     "more than 256 rows": lambda c: c.T * c.H > 256,
+    "base off alignment": lambda c: (
+        c.shift % 8 > 0 and c.D % 8 == c.pad == 0 and c.K > 1 and c.T > 0
+    ),
+    **_merge.edges(lambda c: c.H if c.K > 1 and c.T else 0),
 }
 
 

@@ -51,9 +51,9 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """A batch of sequences. ``table`` says how pages are chosen (_paged.TABLES), ``spare`` counts
-    pages that no row names, ``tail`` the unused columns of the table, ``table_gap`` what
-    lies between its rows; the caches start
-    ``cache_shift`` elements off the allocator's alignment."""
+    pages that no row names, ``tail`` the unused columns of the table, ``table_gap`` what lies
+    between its rows; k_cache starts ``cache_shift`` elements off the allocator's alignment, v_cache
+    ``v_cache_shift`` (-1: as many)."""
 
     q_lens: tuple[int, ...] = (1,)
     kv_lens: tuple[int, ...] = (5,)
@@ -73,6 +73,7 @@ class Case:
     table_gap: int = at_least(0, default=0)
     layout: str = one_of((*LAYOUTS, FAR), default="dense")
     cache_shift: int = at_least(0, default=0)
+    v_cache_shift: int = at_least(-1, default=-1)
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -106,10 +107,11 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     FAMILIES[case.family](batch)
     rows, P = paged.page_rows(fill, case.pages, case.spare, case.table)
     slots = paged.Slots.of(rows, case.kept, S)
+    shift, v_shift = paged.cache_shifts(case)
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
-        "k_cache": paged.paged_cache(fill, batch.k, slots, (P, S), dtype, case.cache_shift),
-        "v_cache": paged.paged_cache(fill, batch.v, slots, (P, S), dtype, case.cache_shift),
+        "k_cache": paged.paged_cache(fill, batch.k, slots, (P, S), dtype, shift),
+        "v_cache": paged.paged_cache(fill, batch.v, slots, (P, S), dtype, v_shift),
         "block_table": paged.block_table(fill, rows, case.tail, case.table_gap),
         "kv_lens": fill.ints(case.kv_lens),
         "q_indptr": fill.ints([0, *batch.q_ends]),
@@ -191,6 +193,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "a page of more than 512 tokens": lambda c: c.S > 512 < max(c.kv_lens, default=0),
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
+    **paged.cache_edges(lambda c: any(len(keys) > 1 for keys in c.kept)),
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
     "table rows that 32 bits cannot address": lambda c: (
         c.table_gap * (len(c.q_lens) - 1) >= 1 << 31 and min(c.q_lens[-1:] + c.kv_lens[-1:]) > 0

@@ -40,6 +40,7 @@ from torch import Tensor
 from yaie.compare import Comparison, Contract, Written
 from yaie.fill import FAR, LAYOUTS, Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
+from yaie.ops import _append as append
 from yaie.ops import _paged as paged
 from yaie.ops import _rope as rotary
 from yaie.refusal import Refusal, put
@@ -49,8 +50,8 @@ from yaie.signature import FLOAT_NAMES, parse
 @case
 class Case:
     """T tokens into P pages of S slots; every ``skip``-th token is skipped (0: none). Positions and
-    table as on the page of rope; ``family`` "bits" fills v with random bits. The caches start
-    ``cache_shift`` elements off the allocator's alignment."""
+    table as on the page of rope; ``family`` "bits" fills v with random bits. ``layout`` is that of
+    q; ``cache_shift`` and ``v_cache_shift`` as in append_kv."""
 
     T: int = at_least(0, default=4)
     P: int = at_least(0, default=3)
@@ -68,7 +69,10 @@ class Case:
     table_gap: int = at_least(0, default=0)
     skip: int = at_least(0, default=0)
     layout: str = one_of((*LAYOUTS, FAR), default="dense")
+    k_layout: str = one_of(append.OTHER_LAYOUTS, default=append.ALIKE)
+    v_layout: str = one_of(append.OTHER_LAYOUTS, default=append.ALIKE)
     cache_shift: int = at_least(0, default=0)
+    v_cache_shift: int = at_least(-1, default=-1)
     family: str = one_of(("normal", "bits"), default="normal")
     seed: int = at_least(0, default=0)
 
@@ -87,30 +91,18 @@ class Case:
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Random distinct slots; caches that are poison except for one page of data, a table that is
-    poison where no token needs it."""
-    dtype, used = getattr(torch, case.dtype), case.at()
-    slots = fill.some(case.T, case.P * case.S)
-    pages = {0, *(slots // case.S).tolist()}
-    if case.skip:
-        slots[:: case.skip] = -1 - slots[:: case.skip]
+    """Tokens, room for them (_append.room), a table that is poison where no token needs it."""
+    dtype, used, room = getattr(torch, case.dtype), case.at(), append.room(fill, case)
+    q_layout, k_layout, v_layout = append.layouts(case, "k", "v")
     v_shape = (case.T, case.Hk, case.Dv)
     v = fill.bits(v_shape, dtype) if case.family == "bits" else fill.normal(*v_shape)
-    caches = []
-    for d in (case.D, case.Dv):
-        cache = fill.slab((case.P, case.S, case.Hk, d), dtype, case.cache_shift, pages)
-        if case.P:
-            cache.write(fill.normal(case.S, case.Hk, d), 0)
-        caches.append(cache.tensor)
     return {
-        "q": fill.tensor(fill.normal(case.T, case.Hq, case.D), dtype, case.layout),
-        "k": fill.tensor(fill.normal(case.T, case.Hk, case.D), dtype, case.layout),
-        "v": fill.tensor(v, dtype, case.layout),
+        "q": fill.tensor(fill.normal(case.T, case.Hq, case.D), dtype, q_layout),
+        "k": fill.tensor(fill.normal(case.T, case.Hk, case.D), dtype, k_layout),
+        "v": fill.tensor(v, dtype, v_layout),
         "positions": fill.ints(used),
         "cos_sin": rotary.table(fill, case.table, (case.M, case.R), used, case.table_gap),
-        "k_cache": caches[0],
-        "v_cache": caches[1],
-        "slots": fill.ints(slots),
+        **room,
     }, {"interleaved": case.interleaved}
 
 
@@ -201,6 +193,11 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "slots beyond 16 bits": lambda c: c.P * c.S > 1 << 16 and c.T > 0,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0 and c.T > 0,
     "more than 128 tokens": lambda c: c.T > 128,
+    **append.edges("q", "k", "v"),
+    "more than 64 query heads": lambda c: c.Hq > 64 and c.T > 0 and c.skip != 1,
+    "heads of llama3-8b": lambda c: (
+        (c.Hq, c.Hk, c.D, c.Dv, c.R) == (32, 8, 128, 128, 128) and c.T > 1 and c.skip != 1
+    ),
 }
 
 
