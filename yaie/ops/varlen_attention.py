@@ -158,6 +158,14 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "keys that 32 bits cannot address": lambda c: (
         c.kv_layout == FAR and len(c.kv_lens) > 1 and c.kv_lens[-1] == 1 and c.q_lens[-1] > 0
     ),
+    "keys side by side that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR
+        and sum(c.kv_lens) == 2
+        and any(q and n == 2 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
+    "keys of a later tile that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR and any(q and n > 128 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
     "keys off alignment": lambda c: c.kv_layout == "shifted" and sum(c.kv_lens) > 0,
 }
 
