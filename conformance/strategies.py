@@ -119,7 +119,7 @@ def mask_options(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "causal": causal,
         "window": (left, right),
-        "softcap": draw(among(0.0, 20.0, 1.5, 0.5, 50.0)),
+        "softcap": draw(among(0.0, 20.0, 1.5, 0.5, 50.0, 0.3)),
         "scale": draw(among(None, 0.05, 1.0, -0.3, 0.0)),
     }
 
@@ -155,9 +155,9 @@ def wide(draw: st.DrawFn) -> dict[str, Any]:
         q_len = draw(WIDE_LENGTHS)
         return {"Hk": 1, "D": 8, "Dv": 8, "G": 1, "sequences": [(q_len, q_len + draw(TOKENS))]}
     if axis == "heads":
-        return {"Hk": draw(among(1, 5, 8, 8, 17)), "G": draw(among(1, 2)), "D": 8, "Dv": 8}
+        return {"Hk": draw(among(1, 5, 8, 8, 17, 40)), "G": draw(among(1, 2)), "D": 8, "Dv": 8}
     if axis == "group":
-        return {"D": 8, "Dv": 8, "G": draw(among(1, 16, 17, 32, 64))}
+        return {"D": 8, "Dv": 8, "G": draw(among(1, 16, 17, 32, 64, 71, 128))}
     D = draw(among(64, 128, 256))
     length = draw(among(1, 301, 400, 512, 700, 1000))
     return {

@@ -33,7 +33,7 @@ from conformance.strategies import (
 from conformance.test_merge_states import merged
 from yaie import ops
 from yaie.fill import FAMILIES, LAYOUTS
-from yaie.ops._attention import DRAWN_KV_LAYOUTS
+from yaie.ops._attention import ALIGNED_KV_LAYOUTS, AS_K, DRAWN_KV_LAYOUTS
 
 OP = ops.varlen_attention
 
@@ -54,13 +54,15 @@ def cases(draw: st.DrawFn, even: bool = False) -> Any:
     if draw(among(False, False, True)):
         sizes |= draw(wide())
     sequences = sizes.pop("sequences")
+    layouts = ALIGNED_KV_LAYOUTS if even else DRAWN_KV_LAYOUTS
     return ops.varlen_attention.Case(
         q_lens=tuple(q for q, _ in sequences),
         kv_lens=tuple(kv for _, kv in sequences),
         **{name: size for name, size in sizes.items() if name not in ("S", "spare")},
         dtype=draw(NARROW if even else FLOATS),
         layout=draw(among(*LAYOUTS)),
-        kv_layout=draw(among("dense", "transposed") if even else among(*DRAWN_KV_LAYOUTS)),
+        kv_layout=draw(among(*layouts)),
+        v_layout=draw(among(*[AS_K] * len(layouts), *layouts)),  # one in three is unlike k's
         family=draw(among(*sorted(FAMILIES))),
         seed=draw(SEEDS),
         **draw(mask_options()),

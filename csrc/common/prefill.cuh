@@ -98,11 +98,19 @@ __device__ void copy_queries(typename Tile::T* q_tile, const PrefillParams& p, c
     }
 }
 
-// Where the rows of key tiles lie: row `token` of an array that starts at k or v.
+// Where a row of K and one of V lie.
+template <class T>
+struct KeyRow {
+    const T *k, *v;
+};
+
+// Where the rows of key tiles lie. A Walk leads a thread over those that it copies of a tile: to the
+// row `key` behind its first one. What is not wanted is not read.
 template <class Tile, class KV>
 struct KeyRows;
 
-// Packed keys follow one another.
+// Packed keys follow one another. The strides have 64 bits: a product for the first row alone, and a
+// sum for every other, are what the registers have room for.
 template <class Tile>
 struct KeyRows<Tile, Packed> {
     using T = typename Tile::T;
@@ -118,12 +126,19 @@ struct KeyRows<Tile, Packed> {
     }
     __device__ void fetch(const Packed&, const RowTile&, int) {}
     __device__ void publish(const Packed&, int) const {}
-    __device__ int token(int tile, int key) const { return tile * Tile::kKeys + key; }
-    __device__ const T* k(const Packed&) const { return starts[0]; }
-    __device__ const T* v(const Packed&) const { return starts[1]; }
-    // The launcher has made sure that these fit; one wide multiplication finds a row.
-    __device__ int k_stride(const Packed& kv) const { return static_cast<int>(kv.k_stride); }
-    __device__ int v_stride(const Packed& kv) const { return static_cast<int>(kv.v_stride); }
+
+    struct Walk {
+        KeyRow<T> first;
+
+        __device__ KeyRow<T> row(const Packed& kv, int key, bool) const {
+            return {first.k + key * kv.k_stride, first.v + key * kv.v_stride};
+        }
+    };
+    __device__ Walk walk(const Packed& kv, int tile, int first, int column) const {
+        const int64_t token = tile * Tile::kKeys + first;
+        return {
+            {starts[0] + column + token * kv.k_stride, starts[1] + column + token * kv.v_stride}};
+    }
 };
 
 // Keys in pages: a thread a key looks its page up a tile before the copies want it, and then leaves
@@ -158,13 +173,21 @@ struct KeyRows<Tile, Paged> {
             slots[tile % Tile::kStages * Tile::kKeys + threadIdx.x] =
                 int64_t(page) * kv.page_size + offset;
     }
-    __device__ int64_t token(int tile, int key) const {
-        return slots[tile % Tile::kStages * Tile::kKeys + key];
+
+    struct Walk {
+        KeyRow<T> starts;
+        const int64_t* slots;
+
+        __device__ KeyRow<T> row(const Paged& kv, int key, bool wanted) const {
+            const int64_t offset = (wanted ? slots[key] : 0) * stride(kv);
+            return {starts.k + offset, starts.v + offset};
+        }
+        __device__ int64_t stride(const Paged& kv) const { return int64_t(kv.kv_heads) * kv.dim; }
+    };
+    __device__ Walk walk(const Paged&, int tile, int first, int column) const {
+        const int64_t* const own = slots + tile % Tile::kStages * Tile::kKeys + first;
+        return {{starts[0] + column, starts[1] + column}, own};
     }
-    __device__ const T* k(const Paged&) const { return starts[0]; }
-    __device__ const T* v(const Paged&) const { return starts[1]; }
-    __device__ int64_t k_stride(const Paged& kv) const { return int64_t(kv.kv_heads) * kv.dim; }
-    __device__ int64_t v_stride(const Paged& kv) const { return k_stride(kv); }
 };
 
 // Copies tile `tile` of K and of V, [kKeys,kDim] each, of `keys` keys in all; the rows behind the
@@ -175,15 +198,14 @@ __device__ void copy_keys(typename Tile::T* stage, const KV& kv, const KeyRows<T
     using T = typename Tile::T;
     const int chunk = threadIdx.x % Tile::kChunks, first = threadIdx.x / Tile::kChunks;
     const int here = chunk * Tile::kChunk < kv.dim ? keys - tile * Tile::kKeys : 0;
-    const T* k = rows.k(kv) + chunk * Tile::kChunk;
-    const T* v = rows.v(kv) + chunk * Tile::kChunk;
+    const auto walk = rows.walk(kv, tile, first, chunk * Tile::kChunk);
 #pragma unroll
     for (int key = 0; key < Tile::kKeys; key += Tile::kRowsAtOnce) {
         const bool wanted = key + first < here;
-        const auto token = wanted ? rows.token(tile, key + first) : 0;
+        const KeyRow<T> from = walk.row(kv, key, wanted);
         T* to = stage + chunk_offset<Tile>(first, chunk) + key * Tile::kDim;
-        simt::cp_async<16>(to, k + int64_t(token) * rows.k_stride(kv), wanted);
-        simt::cp_async<16>(to + Tile::kTile, v + int64_t(token) * rows.v_stride(kv), wanted);
+        simt::cp_async<16>(to, from.k, wanted);
+        simt::cp_async<16>(to + Tile::kTile, from.v, wanted);
     }
 }
 

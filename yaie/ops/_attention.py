@@ -48,10 +48,13 @@ Window = tuple[int, int]
 OPTIONS = ("causal", "scale", "window", "softcap")
 """What every attention op can be asked for, and a Case names."""
 SIGNATURE = "causal=True, scale?: float=None, window=(-1, -1), softcap=0.0, alibi?: tensor=None"
-DRAWN_KV_LAYOUTS = ("dense", "padded", "transposed", "shifted")
-"""How packed keys and values lie in memory: contiguous; tokens and heads padded; stored as
-[H,N,D]; one element off alignment."""
+ALIGNED_KV_LAYOUTS = ("dense", "transposed", "fused")
+DRAWN_KV_LAYOUTS = (*ALIGNED_KV_LAYOUTS, "padded", "shifted")
+"""How packed keys and values lie in memory: contiguous; stored as [H,N,D]; the first half of a
+fused [N,2H,D]; tokens and heads padded; one element off alignment."""
 KV_LAYOUTS = (*DRAWN_KV_LAYOUTS, FAR)
+AS_K = "as k"
+"""The layout of values that lie as their keys do."""
 
 
 ONE_TILE = 8
@@ -157,7 +160,7 @@ def packed(fill: Fill, values: Tensor, rows: Sequence[int], dtype: torch.dtype, 
     if layout == FAR:
         return fill.far((N, H, D), dtype).write(values[at], at)
     pad = int(layout == "padded")
-    slab = fill.slab((N, H + pad, D + pad), dtype, shift)
+    slab = fill.slab((N, 2 * H if layout == "fused" else H + pad, D + pad), dtype, shift)
     slab.write(values[at], (at, slice(H), slice(D)))
     return slab.tensor[:, :H, :D]
 
@@ -355,6 +358,10 @@ def _moves_within_rows(c: Any) -> bool:
     )
 
 
+def _holds(dtype: torch.dtype, number: float) -> bool:
+    return torch.tensor(number, dtype=dtype).item() == number
+
+
 MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "no sequences": lambda c: not c.q_lens,
     "kv_len 0": lambda c: 0 in c.kv_lens,
@@ -422,6 +429,11 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
         q and kv > 65_535 for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
     ),
     "more than 4 KV heads": lambda c: c.Hk > 4 and sum(c.q_lens) > 0,
+    "more than 32 KV heads": lambda c: c.Hk > 32 and sum(c.q_lens) > 0 and sum(c.kv_lens) > 1,
+    "group of more than 64": lambda c: c.G > 64 and sum(c.q_lens) > 0 and sum(c.kv_lens) > 1,
+    "more than 2,048 rows of one KV head in one sequence": lambda c: any(
+        q * c.G > 2048 and kv > 1 for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
+    ),
     "more than 1,024 sequences, some without queries": lambda c: (
         len(c.q_lens) > 1024 and 0 in c.q_lens and sum(c.q_lens) > 0
     ),
@@ -453,6 +465,14 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "softcap above 32": lambda c: c.softcap > 32 and sum(c.kv_lens) > 1,
     "a window of more than 1,024 keys that drops some": lambda c: any(
         q and 1024 < c.window[0] < kv - q for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
+    ),
+    "a window that 16 bits cannot count": lambda c: any(
+        q and 1 << 15 <= c.window[0] < kv - q for q, kv in zip(c.q_lens, c.kv_lens, strict=True)
+    ),
+    "a softcap that 16 bits do not hold": lambda c: (
+        not any(_holds(dtype, c.softcap) for dtype in (torch.float16, torch.bfloat16))
+        and sum(c.q_lens) > 0
+        and sum(c.kv_lens) > 1
     ),
     "queries that 32 bits cannot address": lambda c: (
         c.layout == FAR and sum(c.q_lens) > 1 and sum(c.kv_lens) > 1

@@ -192,6 +192,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "page of more than 256 tokens": lambda c: c.S > 256 and sum(c.kv_lens) > 0,
     "a page of more than 512 tokens": lambda c: c.S > 512 < max(c.kv_lens, default=0),
     "page ids beyond 16 bits": lambda c: c.spare > 1 << 17 and sum(c.kv_lens) > 0,
+    "more pages of a sequence than 16 bits count": lambda c: any(
+        q and n >= 1 << 16 for q, n in zip(c.q_lens, c.pages, strict=True)
+    ),
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     **paged.cache_edges(lambda c: any(len(keys) > 1 for keys in c.kept)),
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),

@@ -48,8 +48,8 @@ from yaie.signature import FLOAT_NAMES, parse
 
 @case
 class Case:
-    """A batch of sequences. ``layout`` is that of q, ``kv_layout`` that of k and v
-    (_attention.KV_LAYOUTS)."""
+    """A batch of sequences. ``layout`` is that of q, ``kv_layout`` that of k and, unless
+    ``v_layout`` names another, of v (_attention.KV_LAYOUTS)."""
 
     q_lens: tuple[int, ...] = (1,)
     kv_lens: tuple[int, ...] = (5,)
@@ -64,6 +64,7 @@ class Case:
     scale: float | None = None
     layout: str = one_of((*LAYOUTS, FAR), default="dense")
     kv_layout: str = one_of(attention.KV_LAYOUTS, default="dense")
+    v_layout: str = one_of((attention.AS_K, *attention.KV_LAYOUTS), default=attention.AS_K)
     family: str = one_of(FAMILIES, default="normal")
     seed: int = at_least(0, default=0)
 
@@ -77,6 +78,12 @@ class Case:
         """The keys of each sequence that some query keeps."""
         return attention.kept_keys(self.q_lens, self.kv_lens, self.window)
 
+    @property
+    def layouts(self) -> tuple[str, str]:
+        """Those of k and of v."""
+        own = self.v_layout != attention.AS_K
+        return self.kv_layout, self.v_layout if own else self.kv_layout
+
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Keys and values that no query keeps are poison."""
@@ -87,10 +94,11 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     FAMILIES[case.family](batch)
     starts = [0, *batch.kv_ends]
     rows = [start + j for start, keys in zip(starts, case.kept, strict=False) for j in keys]
+    k_layout, v_layout = case.layouts
     args = {
         "q": fill.tensor(batch.q, dtype, case.layout),
-        "k": attention.packed(fill, batch.k, rows, dtype, case.kv_layout),
-        "v": attention.packed(fill, batch.v, rows, dtype, case.kv_layout),
+        "k": attention.packed(fill, batch.k, rows, dtype, k_layout),
+        "v": attention.packed(fill, batch.v, rows, dtype, v_layout),
         "q_indptr": fill.ints([0, *batch.q_ends]),
         "kv_indptr": fill.ints(starts),
     }
@@ -158,7 +166,25 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "keys that 32 bits cannot address": lambda c: (
         c.kv_layout == FAR and len(c.kv_lens) > 1 and c.kv_lens[-1] == 1 and c.q_lens[-1] > 0
     ),
+    "keys side by side that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR
+        and sum(c.kv_lens) == 2
+        and any(q and n == 2 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
+    "keys of a later tile that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR and any(q and n > 128 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
     "keys off alignment": lambda c: c.kv_layout == "shifted" and sum(c.kv_lens) > 0,
+    "k and v laid out unlike": lambda c: (
+        set(c.layouts) == {"transposed", "fused"}
+        and c.D == c.Dv
+        and c.Hk > 1
+        and sum(c.q_lens) > 0
+        and sum(c.kv_lens) > 1
+    ),
+    "v alone off alignment": lambda c: (
+        c.layouts[0] != "shifted" == c.layouts[1] and sum(c.q_lens) > 0 and sum(c.kv_lens) > 1
+    ),
 }
 
 
