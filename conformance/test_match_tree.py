@@ -32,16 +32,18 @@ def cases(draw: st.DrawFn) -> Any:
     }
     kind = draw(among(*["plain"] * 5, "chain", "siblings", "requests", "many"))
     if kind != "plain":
-        fields["page"] = draw(among(1, 2, 3, 4, 7, 16, 48))
+        fields["page"] = draw(among(1, 2, 3, 4, 7, 16, 48, 128))
         fields["walks"] = draw(among(3, 8, 40))
     if kind in ("chain", "many"):
-        fields["chain"] = draw(among(2, 5, 34, 70))
+        fields["chain"] = min(draw(among(2, 5, 34, 70, 150)), 4000 // fields["page"])
     if kind in ("siblings", "many"):
         fields["siblings"] = draw(among(2, 31, 33, 300, 1000))
     if kind in ("requests", "many"):
         fields["requests"] = draw(integers(1, 12))
         fields["length"] = draw(among(1, 9, 40, 300, 600))
-    return ops.match_tree.Case(**fields, family=draw(among("low", "high")), seed=draw(SEEDS))
+    return ops.match_tree.Case(
+        **fields, family=draw(among("low", "high", "bits")), seed=draw(SEEDS)
+    )
 
 
 @given(case=cases())

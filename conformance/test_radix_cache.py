@@ -22,16 +22,20 @@ WORDS = st.builds(lambda n, tail: ((0,) * n + tail)[:8], st.integers(0, 6), TAIL
 KINDS = ["insert"] * 4 + ["match"] * 3 + ["lock"] * 3 + ["evict"] * 3 + ["unlock"] * 2 + ["reset"]
 KINDS += ["hold"]  # what is locked while all else is evicted, and then let go
 STEPS = st.tuples(st.sampled_from(KINDS), WORDS, st.integers(0, 9))
+STRETCHES = st.sampled_from([1, 1, 1, 1, 20, 33])  # long runs of pages, which go in part
 
 
-def command(kind: str, word: tuple[int, ...], n: int, matches: list[int]) -> tuple[Any, ...]:
+def command(
+    kind: str, word: tuple[int, ...], n: int, matches: list[int], stretch: int
+) -> tuple[Any, ...]:
     """A command whose arguments make sense nine times in ten."""
     if kind == "match":
         return kind, word
     if kind == "insert":
         return (kind, word) if n < 9 else (kind, word, n // 2)
     if kind == "evict":
-        return kind, (0, 1, 1, 1, 2, 2, 3, 5, 99, -1)[n]
+        some = (0, 1, 1, 1, 2, 2, 3, 5, 99, -1)[n]
+        return kind, some if len(word) % 2 else some * stretch
     if kind == "reset":
         return (kind,)
     return kind, matches[-1 - n % len(matches)] if matches and n < 9 else n
@@ -41,17 +45,21 @@ def command(kind: str, word: tuple[int, ...], n: int, matches: list[int]) -> tup
 def cases(draw: st.DrawFn) -> Any:
     program: list[tuple[Any, ...]] = []
     matches: list[int] = []
+    stretch = draw(STRETCHES)
     fewest = draw(among(0, 6, 12, 18))
     for kind, word, n in draw(st.lists(STEPS, min_size=fewest, max_size=30)):
         if kind in ("match", "hold"):
             matches.append(len(program))
         if kind == "hold":
             held = len(program)
-            program += [("match", word), ("lock", held), ("evict", 99), ("unlock", held)]
+            program += [("match", word), ("lock", held), ("evict", 9999), ("unlock", held)]
             kind = "evict"
-        program.append(command(kind, word, n, matches))
+        program.append(command(kind, word, n, matches, stretch))
     return ops.radix_cache.Case(
-        program=tuple(program), page_size=draw(among(1, 2, 3)), seed=draw(SEEDS)
+        program=tuple(program),
+        page_size=draw(among(1, 2, 3)),
+        stretch=stretch,
+        seed=draw(SEEDS),
     )
 
 

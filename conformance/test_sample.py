@@ -16,7 +16,7 @@ from conformance.test_filter_tokens import TOP_PS, in_order, layout, one_row, pa
 from yaie import ops
 from yaie.compare import Statistic
 from yaie.ops import _rows as rows
-from yaie.ops._noise import CLOSE
+from yaie.ops._noise import CLOSE, OUTSIDER
 
 OP = ops.sample
 
@@ -39,10 +39,19 @@ def close_races(draw: st.DrawFn) -> Any:
 
 
 @st.composite
+def outsiders(draw: st.DrawFn) -> Any:
+    """Unfiltered draws that a token far below the maximum wins."""
+    (key, position), token = draw(among(*sorted({**rows.LEAST_BITS, **rows.NO_BITS}.items())))
+    V = max(64, token + 1) + draw(integers(0, 200))
+    return OP.Case(V=V, key=key, position=position, family=OUTSIDER, seed=draw(SEEDS))
+
+
+@st.composite
 def cases(draw: st.DrawFn) -> Any:
-    kind = draw(among(*["filters"] * 16, *["close"] * 3, "tail wins"))
+    kind = draw(among(*["filters"] * 32, *["close"] * 6, "tail wins", "outsider"))
     if kind != "filters":
-        return draw({"close": close_races(), "tail wins": tail_wins()}[kind])
+        others = {"close": close_races, "tail wins": tail_wins, "outsider": outsiders}
+        return draw(others[kind]())
     size = draw(layout())
     return OP.Case(**size, **draw(parameters(size["V"], size["family"])), **draw(noise()))
 

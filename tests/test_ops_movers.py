@@ -12,6 +12,7 @@ from yaie import ops
 from yaie.arena import Arena
 from yaie.fill import Fill
 from yaie.op import Cost
+from yaie.ops._tree import tokens_of
 from yaie.ops.common_prefix_len import Case as Pairs
 from yaie.ops.gather_kv import Case as Gather
 from yaie.ops.gather_slots import Case as Slots
@@ -143,7 +144,15 @@ def test_a_case_knows_where_its_queries_stop() -> None:
     queries = ((), (1,), (0,), (0, 0), (0, 0, 1, 1), (0, 1, 1))
     case = Match(prompts=((0, 0, 1, 1), (0, 1)), queries=queries)
     stops = [(0, "root"), (0, "root"), (1, "node"), (2, "edge"), (4, "node"), (2, "node")]
-    assert stops == case.stops()
+    assert stops == [(matched, where) for matched, where, _ in case.stops()]
+    args, options = ops.match_tree.inputs(case, Fill(Arena(), 0))
+    assert [node for *_, node in case.stops()] == ops.match_tree(**args, **options)[1].tolist()
+
+
+def test_letters_are_tokens_one_bit_apart() -> None:
+    zero, *others = tokens_of("bits", 123_456_789, [tuple(range(200))])[0]
+    assert len({zero, *others}) == 200
+    assert [1 << bit for bit in range(32)] == [(zero ^ token) % 2**32 for token in others[:32]]
 
 
 # Costs ---------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ CLOSE = "close"
 """The family of rows in which all tokens arrive at about the same time (close_race)."""
 LEAD = 4e-4
 """By how much the winner of a close race beats the second: four times what a draw may be off."""
+OUTSIDER = "outsider"
+"""The family of rows that the least likely token wins (outsider_race)."""
 
 
 def close_race(fill: Fill, seed: Tensor, position: Tensor, V: int) -> Tensor:
@@ -87,6 +89,17 @@ def close_race(fill: Fill, seed: Tensor, position: Tensor, V: int) -> Tensor:
     least = torch.from_numpy(fill.rng.random(len(seed)) < 0.5)
     leader = torch.where(least, log_noise.argmin(-1), leader)
     return log_noise - behind.scatter(1, leader[:, None], 0.0)
+
+
+def outsider_race(seed: Tensor, position: Tensor, V: int) -> Tensor:
+    """log p of rows with two tokens, the one with the most noise and the one with the least, which
+    wins by LEAD. In a draw whose least noise is extreme the winner is the least likely token that
+    can win at all: who prunes the race sooner leaves it out. float64 [B,V]."""
+    log_noise = noise(seed.cpu(), position.cpu(), V)
+    log_p = torch.full_like(log_noise, -math.inf)
+    most, least = log_noise.max(-1, keepdim=True), log_noise.min(-1, keepdim=True)
+    log_p.scatter_(1, most.indices, 0.0)
+    return log_p.scatter(1, least.indices, least.values - most.values + LEAD * (V > 1))
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,9 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "a close race": lambda c: c.family == CLOSE and c.B > 0 and c.V > 1,
     "a close race over long rows of a block each": lambda c: (
         c.family == CLOSE and c.B >= 40 and 8192 < c.V <= 32768
+    ),
+    "a close race of more tokens than 18 bits count": lambda c: (
+        c.family == CLOSE and c.B > 0 and c.V > 1 << 18
     ),
 }
 """In the second a thread of ``split`` reads a row in several turns."""

@@ -199,6 +199,12 @@ def at_once(history: History, n: int) -> set[str]:
     }
 
 
+def took_scattered(history: History, n: int) -> bool:
+    """Whether one alloc took more than n pages that do not lie side by side."""
+    taken = (event.values or () for (kind, _), event in history if kind == "alloc")
+    return any(len(pages) > n and max(pages) - min(pages) >= len(pages) for pages in taken)
+
+
 def went_with_second_free(history: History) -> bool:
     """Whether a page that other users kept when it was freed became free later."""
     kept: set[int] = set()

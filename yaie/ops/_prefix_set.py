@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -95,13 +97,17 @@ class PrefixSet:
         if n_pages < 0:
             raise ValueError("a negative number of pages")
         gone: list[int] = []
-        while len(gone) < n_pages:
-            extended = {tokens[: -self.S] for tokens in self.present}
-            free = self.present.keys() - extended - self.locked()
-            if not free:
-                break
+        extended = Counter(tokens[: -self.S] for tokens in self.present)
+        locked = self.locked()
+        free = self.present.keys() - extended.keys() - locked
+        while free and len(gone) < n_pages:
             oldest = min(free, key=lambda tokens: self.present[tokens].last_use)
             gone.append(self.present.pop(oldest).page)
+            shorter = oldest[: -self.S]
+            extended[shorter] -= 1
+            free.remove(oldest)
+            if shorter and not extended[shorter] and shorter not in locked:
+                free.add(shorter)
         return gone
 
     def reset(self) -> list[int]:
@@ -175,7 +181,11 @@ def run(
     return programs.play(len(commands), step, observe)
 
 
-def splits_what_is_locked(history: Sequence[tuple[Command, Event]], S: int) -> bool:
+History = Sequence[tuple[Command, Event]]
+"""Commands, and what each did."""
+
+
+def splits_what_is_locked(history: History, S: int) -> bool:
     """Whether a lock is followed by an insert that shares some of its pages, but not all."""
     locked: list[Tokens] = []
     for command, event in history:
@@ -190,3 +200,67 @@ def splits_what_is_locked(history: Sequence[tuple[Command, Event]], S: int) -> b
                 if 0 < shared < shorter:
                     return True
     return False
+
+
+def _added(history: History, S: int) -> list[tuple[int, set[int]]]:
+    """Of each command the pages that it added."""
+    return [
+        (i, set(command.pages[(event.values or (0,))[0] // S :]))
+        for i, (command, event) in enumerate(history)
+        if command.kind == "insert" and event.error is None
+    ]
+
+
+def _evictions(history: History) -> list[tuple[int, set[int]]]:
+    """Of each eviction the pages that it dropped."""
+    return [(i, set(e.values or ())) for i, (c, e) in enumerate(history) if c.kind == "evict"]
+
+
+def evicts_part(history: History, S: int, n: int) -> bool:
+    """Whether an eviction drops some of more than n pages that one insert added."""
+    return any(
+        before < i and len(pages) > n and 0 < len(pages & gone) < len(pages)
+        for before, pages in _added(history, S)
+        for i, gone in _evictions(history)
+    )
+
+
+def evicts_of_many(history: History, S: int, n: int) -> bool:
+    """Whether an eviction drops pages of more than n inserts."""
+    added = _added(history, S)
+    return any(
+        sum(before < i and bool(pages & gone) for before, pages in added) > n
+        for i, gone in _evictions(history)
+    )
+
+
+def part_late(history: History, n: int) -> bool:
+    """Whether a match shares more than n tokens with an earlier insert, but not all of either."""
+    inserted: list[Tokens] = []
+    for command, event in history:
+        if command.kind == "insert" and event.error is None:
+            inserted.append(command.tokens)
+        for known in inserted if command.kind == "match" else ():
+            pairs = zip(known, command.tokens, strict=False)
+            shared = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+            if n < shared < min(len(known), len(command.tokens)):
+                return True
+    return False
+
+
+HISTORY_EDGES: dict[str, Callable[[Any], bool]] = {
+    "a lock before a split": lambda c: splits_what_is_locked(c.history, c.page_size),
+    "evict some": lambda c: any(
+        a.kind == "evict" and e.values and e.observables[0] for a, e in c.history
+    ),
+    "evict more than there is": lambda c: any(
+        a.kind == "evict" and len(e.values or ()) < a.number for a, e in c.history
+    ),
+    "evict while locked": lambda c: any(
+        a.kind == "evict" and e.values and e.observables[1] for a, e in c.history
+    ),
+    "evict some of a run of more than 64 pages": lambda c: evicts_part(c.history, c.page_size, 64),
+    "evict the pages of more than 64 inserts": lambda c: evicts_of_many(c.history, c.page_size, 64),
+    "prompts that part behind more than 1,024 tokens": lambda c: part_late(c.history, 1024),
+}
+"""Edges of radix_cache that its history meets."""

@@ -90,6 +90,13 @@ def _subnormal(fill: Fill, V: int) -> Tensor:
     return 1e-39 * fill.normal(V)
 
 
+def _late(fill: Fill, V: int) -> Tensor:
+    """All likely tokens are the last of the vocabulary."""
+    x = fill.normal(V)
+    x[-(1 + min(V // 4, 64)) :] += 12.0
+    return x
+
+
 def _masked(fill: Fill, V: int) -> Tensor:
     """Three of four tokens are banned: -inf."""
     x = 3 * fill.normal(V)
@@ -146,7 +153,7 @@ LOGITS: dict[str, Family] = {
             _huge,
             _tail,
         ),
-        *(_neighbours, _subnormal, _masked, _single, _nan, _negative_nan, _inf, _banned),
+        *(_neighbours, _subnormal, _late, _masked, _single, _nan, _negative_nan, _inf, _banned),
     )
 }
 """Families of a row of logits, by name."""
@@ -241,6 +248,8 @@ def favouring(at: int) -> dict[str, Family]:
 LEAST_BITS = {(2, 310058): 57, (4, 763459): 32, (7, 529787): 8}
 """(seed, position) of draws that have bits below 17, and the token that has them: E is some 1e-9,
 which float32 arithmetic on 1 - u takes for 0."""
+NO_BITS = {(2, 2999516): 2645, (2, 3249563): 3666}
+"""Likewise with bits 0: E is the least there is, and some other of 4,096 tokens has one of 8."""
 MOST_BITS = {(3, 994113): 37, (4, 865160): 28, (5, 763520): 12, (7, 987588): 60}
 """Likewise with bits above 2^32 - 61: E is about 19, which a uniform number rounded to 1 makes
 infinite."""
@@ -341,6 +350,7 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
     "rows off alignment": lambda c: c.B > 0 and c.shift % 4 != 0,
     "rows unlike each other": lambda c: c.B > 1 and c.mates == "mixed",
     "more than 16 rows": lambda c: c.B > 16,
+    "more than 256 rows unlike each other": lambda c: c.B > 256 and c.mates == "mixed",
     "V above 1024": lambda c: c.B > 0 and c.V > 1024,
     "V above 32768": lambda c: c.B > 0 and c.V > 32768,
     "a vocabulary that 17 bits cannot count": lambda c: c.B > 0 and c.V > 1 << 17,
@@ -356,6 +366,9 @@ ROW_EDGES: dict[str, Callable[[Any], bool]] = {
     "-inf but one": lambda c: c.B > 0 and c.V > 1 and c.family == "single",
     "banned tokens": lambda c: c.B > 0 and c.V > 3 and c.family == "masked",
     "differences overflow": lambda c: c.B > 0 and c.V > 1 and c.family == "huge",
+    "likely tokens beyond what 18 bits count": lambda c: (
+        c.B > 0 and c.V > (1 << 18) + 65 and c.family == "late"
+    ),
 }
 LONG_ROWS: dict[str, Callable[[Any], bool]] = {
     "long rows of a block each": lambda c: c.B >= 40 and 16500 < c.V <= 32768,

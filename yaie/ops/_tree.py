@@ -27,7 +27,10 @@ class Node:
         """Make a path for the whole pages of a prompt below this node."""
         node, prompt = self, prompt[: len(prompt) // page * page]
         while prompt:
-            child = node.children.setdefault(prompt[:page], Node(prompt))
+            child = node.children.get(prompt[:page])
+            if child is None:
+                node.children[prompt[:page]] = Node(prompt)
+                return
             n = shared_pages(child.edge, prompt, page)
             if n < len(child.edge):
                 lower = Node(child.edge[n:], child.children)
@@ -70,9 +73,11 @@ class Tree:
         """Number the nodes in any order in which parents come first, list children in any."""
         tree, open_ = Tree([root.edge], [[]], [root.edge]), [(0, root)]
         while open_:
-            number, node = open_.pop(int(rng.integers(len(open_))))
+            at = int(rng.random() * len(open_))
+            open_[at], open_[-1] = open_[-1], open_[at]
+            number, node = open_.pop()
             below = list(node.children.values())
-            for child in (below[i] for i in rng.permutation(len(below))):
+            for child in (below[i] for i in rng.permutation(len(below)).tolist()):
                 tree.children[number].append(len(tree.edges))
                 open_.append((len(tree.edges), child))
                 tree.edges.append(child.edge)
@@ -89,25 +94,51 @@ class Tree:
         )
         return [_gone_on(way, int(rng.integers(2 * page)), rng) for way in ways]
 
-    def stop(self, query: Tokens, page: int) -> tuple[int, str]:
-        """Where a query stops: matched tokens; at the root, at another node, or inside an edge."""
+    def bit_queries(self, page: int) -> list[Tokens]:
+        """Some paths, and pages of the letter 0 that end in one of each letter from 1 to 32."""
+        return [*self.paths[:64], *((0,) * i * page + (i,) * page for i in range(1, 33))]
+
+    def stop(self, query: Tokens, page: int) -> tuple[int, str, int]:
+        """Where a query stops: matched tokens; at the root, at another node, or inside an edge; the
+        last node that gave a page."""
         node, at = 0, 0
         while True:
             rest = query[at:]
-            shared = {shared_pages(self.edges[c], rest, page): c for c in self.children[node]}
-            n = max(shared, default=0)
-            if not n:
-                return at, "node" if node else "root"
-            node, at = shared[n], at + n
+            ahead = [c for c in self.children[node] if self.edges[c][:page] == rest[:page]]
+            if not ahead:
+                return at, "node" if node else "root", node
+            node = ahead[0]
+            n = shared_pages(self.edges[node], rest, page)
+            at += n
             if n < len(self.edges[node]):
-                return at, "edge"
+                return at, "edge", node
+
+
+def _one_bit_off(letter: int, zero: int) -> int:
+    """The token of a letter: 1 to 32 differ from 0, which is ``zero``, in one bit each."""
+    bits = 1 << letter - 1 if 0 < letter <= 32 else 2 * letter + (letter > 32)
+    token = (zero ^ bits) % 2**32
+    return token - 2**32 if token >= 2**31 else token
+
+
+FAMILIES: dict[str, Callable[[int, int], int]] = {
+    "low": lambda letter, zero: letter,
+    "high": lambda letter, zero: letter << 16,
+    "bits": _one_bit_off,
+}
+"""Tokens that stand for letters, by name; ``zero`` is a random number."""
+
+
+def tokens_of(family: str, zero: int, rows: Sequence[Tokens]) -> list[list[int]]:
+    """Rows of letters as tokens."""
+    return [[FAMILIES[family](letter, zero) for letter in row] for row in rows]
 
 
 Pack = Callable[[Sequence[Sequence[int]]], tuple[Any, Any]]
 """Lists, laid out one after the other, and where each starts."""
 
 
-def arrays(edges: Sequence[Tokens], children: Sequence[Sequence[int]], pack: Pack) -> Any:
+def arrays(edges: Sequence[Sequence[int]], children: Sequence[Sequence[int]], pack: Pack) -> Any:
     """A tree as match_tree takes it, by the names of its arguments."""
     (edge_tokens, edge_indptr), (below, child_indptr) = pack(edges), pack(children)
     return {

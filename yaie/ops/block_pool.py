@@ -56,6 +56,7 @@ from yaie.ops._page_counts import (
     at_once,
     by_handle,
     run,
+    took_scattered,
     went_with_second_free,
 )
 from yaie.refusal import Refusal, bad_indptr, change, put
@@ -166,6 +167,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more than 64 pages in one command": lambda c: (
         {"alloc", "share", "free"} <= at_once(c.history, 64)
     ),
+    "alloc of more than 64 pages that lie apart": lambda c: took_scattered(c.history, 64),
     "a page freed twice among many": lambda c: any(
         a[0] == "free" and 64 < len(e.values or ()) == len(set(a[1])) < len(a[1])
         for a, e in c.history

@@ -45,7 +45,7 @@ FAMILIES = ("any", "few", "high")
 class Case:
     """Pairs of sequences, of which ``common[b]`` leading tokens are equal and the next, if both
     have one, is not; behind it tokens are random, or ("equal") equal again. Under "any" the first
-    difference is of one bit."""
+    difference is of one bit, from pair to pair of the next."""
 
     lens_a: tuple[int, ...] = (5, 3)
     lens_b: tuple[int, ...] = (4, 3)
@@ -79,13 +79,14 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
         return fill.rng.integers(0, 2, n) << (16 if case.family == "high" else 0)
 
     packed_a, packed_b = [tokens(0)], [tokens(0)]
-    for n, m, shared in case.pairs:
+    first_bit = int(fill.rng.integers(32))
+    for i, (n, m, shared) in enumerate(case.pairs):
         a, b = tokens(n), tokens(m)
         if case.after == "equal":
             b[: min(n, m)] = a[: min(n, m)]
         b[:shared] = a[:shared]
         if shared < min(n, m):
-            bit = {"any": int(fill.rng.integers(32)), "few": 0, "high": 16}[case.family]
+            bit = {"any": (first_bit + i) % 32, "few": 0, "high": 16}[case.family]
             b[shared] = np.int64(np.int32(a[shared]) ^ np.uint32(1 << bit).astype(np.int32))
         packed_a.append(a)
         packed_b.append(b)
@@ -158,6 +159,13 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "a difference more than 256 tokens before the end": lambda c: any(
         shared + 256 < min(n, m) for n, m, shared in c.pairs
+    ),
+    "a difference behind 2,048 tokens, 1,024 before the end": lambda c: any(
+        2048 < shared < min(n, m) - 1024 for n, m, shared in c.pairs
+    ),
+    "differences of one bit, each of 32": lambda c: (
+        c.family == "any"
+        and len({i % 32 for i, (n, m, shared) in enumerate(c.pairs) if shared < min(n, m)}) == 32
     ),
     "page 1": lambda c: c.page == 1,
     "page no power of two": lambda c: c.page & (c.page - 1) != 0,

@@ -124,8 +124,8 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "random bits near 0 in a close race": lambda c: (
         c.family == noise.CLOSE and c.B > 0 and rows.LEAST_BITS.get((c.key, c.position), c.V) < c.V
     ),
-    "a close race of more tokens than 18 bits count": lambda c: (
-        c.family == noise.CLOSE and c.B > 0 and c.V > 1 << 18
+    "one candidate beyond what 18 bits count": lambda c: (
+        c.B > 0 and c.family == "one" and 1 << 18 < c.at < c.V
     ),
     "subnormal probabilities": lambda c: c.B > 0 and c.V > 30 and c.family == "steep",
 }

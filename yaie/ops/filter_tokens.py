@@ -36,6 +36,7 @@ top_k_first; vLLM puts min_p first and breaks ties by its sort (docs/decisions/0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -140,6 +141,14 @@ FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
     "top_k above V": lambda c: c.B > 0 and c.V < c.top_k < 2**31 - 1 and c.temperature > 0,
     "top_k in the thousands": lambda c: (
         c.B > 0 and 1024 < c.top_k < c.V and c.temperature > 1 and (c.top_p, c.min_p) == (1, 0)
+    ),
+    "top_k alone, ends where weights are next to nothing": lambda c: (
+        c.B > 0
+        and c.family == "geometric"
+        and c.temperature == 1
+        and (c.top_p, c.min_p) == (1, 0)
+        and 32 < (c.top_k - 1) * -math.log(0.7) < 103
+        and c.top_k < c.V
     ),
     "top_k within ties": lambda c: (
         1 < c.top_k < c.V and c.family in ("ties", "flat") and c.B > 0 and c.temperature > 0

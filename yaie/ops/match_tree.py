@@ -31,9 +31,9 @@ Source: SGLang RadixCache.match_prefix, mini-sglang's radix_cache.py, which walk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _paged as paged
 from yaie.ops._programs import packed, unpacked
-from yaie.ops._tree import TREE_ERRORS, Tokens, Tree, arrays, check_tree
+from yaie.ops._tree import FAMILIES, TREE_ERRORS, Tokens, Tree, arrays, check_tree, tokens_of
 from yaie.refusal import Refusal, bad_indptr, change
 from yaie.signature import parse
 
@@ -55,8 +55,9 @@ class Case:
     """A tree grown from prompts, and queries; both are tuples of letters, a letter stands for a
     token. More is drawn from ``seed``: a path of ``chain`` nodes of one page each, ``siblings``
     children of the root, ``requests`` prompts of ``length`` tokens that go on where an earlier one
-    is cut, and ``walks`` queries that go on where a path of the tree is cut. Under "high" the
-    tokens differ in their upper halves only."""
+    is cut, and ``walks`` queries that go on where a path of the tree is cut. Under "high" tokens
+    differ in their upper halves only; under "bits" those of letters 1 to 32 differ from that of 0
+    in one bit each, and there are more queries (_tree.Tree.bit_queries)."""
 
     prompts: tuple[Tokens, ...] = ((0, 0, 1), (0, 1))
     queries: tuple[Tokens, ...] = ((0, 0, 1, 1), (0, 1), (1,))
@@ -66,7 +67,7 @@ class Case:
     requests: int = at_least(0, default=0)
     length: int = at_least(1, default=8)
     walks: int = at_least(0, default=0)
-    family: str = one_of(("low", "high"), default="low")
+    family: str = one_of(tuple(FAMILIES), default="low")
     dtype: str = one_of(("int32",), default="int32")
     seed: int = at_least(0, default=0)
 
@@ -86,28 +87,26 @@ class Case:
         """All queries."""
         return _grown(self)[1]
 
-    def stops(self) -> list[tuple[int, str]]:
+    def stops(self) -> list[tuple[int, str, int]]:
         """Where each query stops (_tree.Tree.stop)."""
         return _grown(self)[2]
 
 
 @lru_cache(maxsize=64)
-def _grown(case: Case) -> tuple[Tree, list[Tokens], list[tuple[int, str]]]:
+def _grown(case: Case) -> tuple[Tree, list[Tokens], list[tuple[int, str, int]]]:
     rng = np.random.default_rng(case.seed)
     more = (case.requests, case.length, case.chain, case.siblings)
     tree = Tree.grown(case.prompts, case.page, more, rng)
     queries = [*case.queries, *tree.walks(case.walks, case.page, rng)]
+    queries += tree.bit_queries(case.page) * (case.family == "bits")
     return tree, queries, [tree.stop(query, case.page) for query in queries]
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the queries, packed."""
-
-    def shifted(rows: Sequence[Tokens]) -> list[Tokens]:
-        return [tuple(t << 16 * (case.family == "high") for t in row) for row in rows]
-
-    tree = arrays(shifted(case.tree.edges), case.tree.children, lambda rows: packed(fill, rows))
-    query, q_indptr = packed(fill, shifted(case.asked))
+    named = partial(tokens_of, case.family, int(fill.rng.integers(2**32)))
+    tree = arrays(named(case.tree.edges), case.tree.children, partial(packed, fill))
+    query, q_indptr = packed(fill, named(case.asked))
     return {**tree, "query": query, "q_indptr": q_indptr}, {"page": case.page}
 
 
@@ -153,12 +152,12 @@ def cost(case: Case) -> Cost:
     """What matches and the page behind it are read on both sides, the results are written; bounds
     and children on the way are not counted."""
     stops = zip(case.asked, case.stops(), strict=True)
-    compared = sum(min(len(query), matched + case.page) for query, (matched, _) in stops)
+    compared = sum(min(len(query), matched + case.page) for query, (matched, *_) in stops)
     return Cost(bytes=4 * (2 * compared + 3 * len(case.asked) + 1))
 
 
 def _deepest(case: Case) -> int:
-    return max((matched for matched, _ in case.stops()), default=0)
+    return max((matched for matched, *_ in case.stops()), default=0)
 
 
 _SHARED = Case(prompts=(), queries=(), page=16)
@@ -173,17 +172,24 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "no queries": lambda c: not c.asked,
     "an empty query": lambda c: () in c.asked,
     "the root alone": lambda c: len(c.tree.edges) == 1 and any(c.asked),
-    "stop at the root": lambda c: any(where == "root" for _, where in c.stops()),
-    "stop at a node": lambda c: any(where == "node" for _, where in c.stops()),
-    "stop inside an edge": lambda c: any(where == "edge" for _, where in c.stops()),
+    "stop at the root": lambda c: any(where == "root" for _, where, _ in c.stops()),
+    "stop at a node": lambda c: any(where == "node" for _, where, _ in c.stops()),
+    "stop inside an edge": lambda c: any(where == "edge" for _, where, _ in c.stops()),
     "a page agrees but for its last token": lambda c: c.page > 1 and c.siblings > 1,
     "more than 32 nodes deep": lambda c: c.chain > 32 and _deepest(c) > 32 * c.page,
     "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
+    "more than 128 nodes deep": lambda c: c.chain > 128 and _deepest(c) > 128 * c.page,
+    "more than 1,024 siblings": lambda c: c.siblings > 1024 and c.walks > 9,
+    "siblings that part behind the 64th token": lambda c: c.siblings > 64 < c.page // 2 + 1,
+    "a node that 16 bits cannot count": lambda c: any(node > 65_535 for *_, node in c.stops()),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
     "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
     "more than 32 queries": lambda c: len(c.asked) > 32,
     "tokens that differ in their upper halves": lambda c: (
         c.family == "high" and len(c.tree.edges) > 2
+    ),
+    "siblings and queries one bit apart, each of 32": lambda c: (
+        c.family == "bits" and c.page == 1 and c.siblings >= 24 and len(c.tree.edges) > 32
     ),
     "page 1": lambda c: c.page == 1,
     "page no power of two": lambda c: c.page & (c.page - 1) != 0,

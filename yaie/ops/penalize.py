@@ -195,7 +195,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "rewards": lambda c: min(c.frequency, c.presence) < 0 and _some(c.output_lens),
     "logits of 0": lambda c: c.family == "ties" and c.V > 9 and c.B > 0,
     "a count beyond 16 bits": lambda c: c.alphabet == 1 and max((0, *c.output_lens)) > 65_535,
-    "more than 1,024 tokens of a prompt": lambda c: 1024 < max((0, *c.prompt_lens)) < c.alphabet,
+    "more than 4,096 tokens of a prompt": lambda c: 4096 < max((0, *c.prompt_lens)) < c.alphabet,
 }
 
 

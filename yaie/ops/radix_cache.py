@@ -54,7 +54,7 @@ from yaie.compare import Comparison, Contract, Trace
 from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _programs as programs
-from yaie.ops._prefix_set import FORMS, Command, PrefixSet, run, splits_what_is_locked, unpacked
+from yaie.ops._prefix_set import FORMS, HISTORY_EDGES, Command, PrefixSet, run, unpacked
 from yaie.refusal import Refusal, bad_indptr, change, put
 from yaie.signature import parse
 
@@ -63,12 +63,13 @@ COLUMNS = ("error", "evictable", "protected", "number of values")
 
 @case
 class Case:
-    """A program: ("match", tokens), ("insert", tokens) or ("insert", tokens, number of pages
+    """A program: ("match", letters), ("insert", letters) or ("insert", letters, number of pages
     given), ("lock", number of a match), ("unlock", the same), ("evict", pages), ("reset",). Every
-    insert brings pages of its own."""
+    insert brings pages of its own. A letter stands for ``stretch`` tokens."""
 
     program: programs.Program = (("insert", (0, 0, 1)), ("match", (0, 0)), ("lock", 1))
     page_size: int = at_least(1, default=1)
+    stretch: int = at_least(1, default=1)
     dtype: str = one_of(("int32",), default="int32")
     seed: int = at_least(0, default=0)
 
@@ -84,7 +85,8 @@ class Case:
         made, given = [], 0
         for kind, *args in self.program:
             number = args[0] if args and type(args[0]) is int else 0
-            tokens = args[0] if args and type(args[0]) is tuple else ()
+            letters = args[0] if args and type(args[0]) is tuple else ()
+            tokens = tuple(t * self.stretch + i for t in letters for i in range(self.stretch))
             count = (*args[1:], len(tokens) // self.page_size)[0] if kind == "insert" else 0
             made.append(Command(kind, number, tokens, range(given, given + count)))
             given += count
@@ -107,9 +109,10 @@ def _played(case: Case) -> list[tuple[Command, programs.Event]]:
 
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Commands as numbers; no page is given twice."""
+    """Commands as numbers; no page is given twice, and ids are of 31 bits."""
     commands = case.commands
-    ids = fill.permutation(sum(len(command.pages) for command in commands))
+    count = sum(len(command.pages) for command in commands)
+    ids = fill.permutation(count) * ((2**31 - 1) // max(count, 1))
     tokens, token_indptr = programs.packed(fill, [command.tokens for command in commands])
     pages, page_indptr = programs.packed(fill, [ids[list(c.pages)].tolist() for c in commands])
     return {
@@ -171,17 +174,8 @@ WORKLOADS = {
 EDGES: dict[str, Callable[[Case], bool]] = {
     "no commands": lambda c: not c.program,
     "a prompt below a page": lambda c: any(0 < len(a.tokens) < c.page_size for a in c.commands),
-    "a lock before a split": lambda c: splits_what_is_locked(c.history, c.page_size),
+    **HISTORY_EDGES,
     "evict 0": lambda c: ("evict", 0) in c.program,
-    "evict some": lambda c: any(
-        a.kind == "evict" and e.values and e.observables[0] for a, e in c.history
-    ),
-    "evict more than there is": lambda c: any(
-        a.kind == "evict" and len(e.values or ()) < a.number for a, e in c.history
-    ),
-    "evict while locked": lambda c: any(
-        a.kind == "evict" and e.values and e.observables[1] for a, e in c.history
-    ),
     "evict a negative number": lambda c: "evict" in c.ended("a negative number of pages"),
     "fewer pages than tokens need": lambda c: "insert" in c.ended("too few pages"),
     "unlock below 0": lambda c: "unlock" in c.ended("not locked"),

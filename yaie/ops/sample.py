@@ -46,7 +46,7 @@ from yaie.signature import parse
 class Case:
     """B rows of V logits: as a Case of filter_tokens, and drawn from ``position`` on with seed
     ``key`` as one of draw_tokens. In the family "close" all tokens arrive at about the same time,
-    at temperatures of 0.1 to 10 (_noise.py)."""
+    in "outsider" a token far below the maximum wins, at temperatures of 0.1 to 10 (_noise.py)."""
 
     B: int = at_least(0, default=1)
     V: int = at_least(1, default=4)
@@ -60,7 +60,7 @@ class Case:
     mates: str = one_of(("same", "mixed"), default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
-    family: str = one_of((*rows.LOGITS, noise.CLOSE), default="normal")
+    family: str = one_of((*rows.LOGITS, noise.CLOSE, noise.OUTSIDER), default="normal")
     seed: int = at_least(0, default=0)
 
     def check(self) -> None:
@@ -72,9 +72,11 @@ def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """Inputs as of filter_tokens, and the keys of the noise."""
     keys = rows.noise_keys(fill, case.key, case.position, case.B, case.mates)
     parameters = rows.parameters(fill, case, *PARAMETERS)
-    if case.family == noise.CLOSE:
-        mild = parameters["temperature"].cpu().clamp(0.1, 10.0)[:, None]
-        logits = (noise.close_race(fill, keys["seed"], keys["position"], case.V) * mild).float()
+    if case.family in (noise.CLOSE, noise.OUTSIDER):
+        draws = keys["seed"], keys["position"], case.V
+        close = case.family == noise.CLOSE
+        ranks = noise.close_race(fill, *draws) if close else noise.outsider_race(*draws)
+        logits = (ranks * parameters["temperature"].cpu().clamp(0.1, 10.0)[:, None]).float()
     else:
         logits = rows.drawn(fill, rows.LOGITS, case.family, (case.B, case.V), case.mates)
     return {"logits": rows.laid_out(fill, logits, case.gap, case.shift), **parameters, **keys}, {}
@@ -115,12 +117,25 @@ WORKLOADS = {
     "qwen3 vocabulary, batch 32": Case(B=32, V=151936, top_k=20, top_p=0.95, temperature=0.6),
 }
 
+
+def _outsider(case: Case) -> bool:
+    """Whether an unlikely token should win, and no filter forbids it."""
+    unfiltered = case.top_k >= case.V and (case.top_p, case.min_p) == (1, 0)
+    return case.family == noise.OUTSIDER and case.B > 0 and case.temperature == 1 and unfiltered
+
+
 EDGES: dict[str, Callable[[Any], bool]] = {
     **FILTER_EDGES,
     **rows.KEY_EDGES,
     **noise.EDGES,
     "a close race of those that a filter kept": lambda c: (
         c.family == noise.CLOSE and c.B > 0 and 3 < c.top_k < c.V / 2 and c.temperature == 1.0
+    ),
+    "random bits near 0 for an unlikely token": lambda c: (
+        _outsider(c) and rows.LEAST_BITS.get((c.key, c.position), c.V) < c.V
+    ),
+    "random bits 0 for the least likely token that can win": lambda c: (
+        _outsider(c) and rows.NO_BITS.get((c.key, c.position), c.V) < c.V
     ),
 }
 
