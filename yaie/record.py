@@ -25,7 +25,7 @@ import torch
 
 from yaie.compare import Verdict
 from yaie.kernels import native
-from yaie.op import Op
+from yaie.op import Kernel, Op
 
 SCHEMA = 1
 SOURCE = Path(__file__).parent
@@ -121,6 +121,20 @@ def repro_line(case: Any, kernel: str) -> str:
     checked = kernel.startswith("simt.") and getattr(native.extension("simt"), "checked", False)
     build = f"YAIE_EXTENSIONS={os.path.relpath(folder)} " if folder and checked else ""
     return f'{build}yaie repro "{case!r}" --kernel {kernel}'
+
+
+def explain(op: Op, kernel: Kernel, case: Any, verdict: Verdict) -> str:
+    """A failure in words: what, where, by how much, and the line that shows it again."""
+    return "\n".join(
+        [
+            f"{op.name}: {kernel.name} {verdict.status}s the check '{verdict.check}'"
+            if verdict.status == "fail"
+            else f"{op.name}: {kernel.name} ends in a {verdict.status}",
+            f"  case:      {case!r}",
+            f"  because:   {verdict.reason}",
+            f"  reproduce: {repro_line(case, kernel.name)}",
+        ]
+    )
 
 
 class Recorder:
