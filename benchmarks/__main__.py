@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.clock import LOST
 from benchmarks.timing.options import BUDGETS, OPTIONS, given, seconds
-from yaie.record import new_run_id
+from yaie.record import new_run_id, typed
 
 HERE = Path(__file__).resolve().parent
 RESTARTS = 50
@@ -74,11 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"benchmarks: there is no run {args.run} in {args.records}", file=sys.stderr)
         return 2
     run = args.run or new_run_id()
-    timed = STATUSES.get(time_rows(args, [*given(args), *rest], run), 1)
+    command = typed("python -m benchmarks", sys.argv[1:] if argv is None else argv)
+    timed = STATUSES.get(time_rows(args, [*given(args), *rest], run, command), 1)
     if timed in (2, 130) or args.no_report or not (args.records / run).is_dir():
         return timed
-    command = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
-    page = subprocess.run([sys.executable, *command, "--run", run]).returncode
+    report = ["-m", "reports.bench", "--records", str(args.records), "--out", str(args.out)]
+    page = subprocess.run([sys.executable, *report, "--run", run]).returncode
     return worse(timed, page)
 
 
@@ -89,16 +90,19 @@ def worse(one: int, other: int) -> int:
     return next((status for status in (1, 2, 3) if status in known), 0)
 
 
-def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:
-    """Run the rows, again and again while processes die; pytest's exit status."""
+def time_rows(
+    args: argparse.Namespace, rest: Sequence[str], run: str, command: str = "python -m benchmarks"
+) -> int:
+    """Run the rows, again and again while processes die; pytest's exit status. ``command`` is what
+    was typed, for the records."""
     args.out.mkdir(parents=True, exist_ok=True)
     plugins = filter(None, [os.environ.get("YAIE_PLUGINS"), PEERS])
     # pytest-benchmark switches itself off in a worker of xdist, which a caller may be.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    environment = {**outside, "YAIE_PLUGINS": ",".join(plugins)}
+    environment = {**outside, "YAIE_PLUGINS": ",".join(plugins), "YAIE_COMMAND": command}
     started, status = time.monotonic(), 0
     for _ in range(RESTARTS):
-        command = [
+        process = [
             *(
                 sys.executable,
                 "-m",
@@ -122,8 +126,8 @@ def time_rows(args: argparse.Namespace, rest: Sequence[str], run: str) -> int:
         ]
         if args.budget is not None:
             left = args.budget - (time.monotonic() - started)
-            command.append(f"--budget={max(left, 1.0)}")
-        status = subprocess.run([*command, *rest], env=environment, cwd=HERE.parent).returncode
+            process.append(f"--budget={max(left, 1.0)}")
+        status = subprocess.run([*process, *rest], env=environment, cwd=HERE.parent).returncode
         if status >= 0 and status != LOST:
             return status
         how = f"was killed by signal {-status}" if status < 0 else "lost its device"

@@ -31,9 +31,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.arguments import positive
 from yaie import dispatch, kernels, ops
 from yaie.arena import Arena
+from yaie.command.arguments import positive
 from yaie.compare import LAMBDA, LSE_C, Budget
 from yaie.fill import FAMILIES, Fill
 from yaie.op import Call, Kernel, Op

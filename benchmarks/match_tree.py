@@ -21,9 +21,9 @@ from torch import Tensor
 
 from benchmarks.plain_radix import PlainRadixTree
 from benchmarks.timing.cpu import python_speed
-from conformance.arguments import positive
 from yaie import kernels, ops
 from yaie.cache import RadixTree
+from yaie.command.arguments import positive
 from yaie.ops._tree import Node, Tree, arrays
 
 VOCABULARY, PAGE, LENGTH, PROMPTS, BEGINNINGS = 128_256, 16, 4096, 256, 8

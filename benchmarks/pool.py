@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.timing.cpu import python_speed
-from conformance.arguments import positive
 from yaie.cache import BlockPool
+from yaie.command.arguments import positive
 
 SIZES = (1, 10, 100, 1_000, 100_000)
 CALLS = ("alloc", "share", "free, shared", "free")

@@ -26,8 +26,8 @@ import pandas as pd
 
 from benchmarks.plain_radix import PlainRadixTree
 from benchmarks.timing.cpu import python_speed
-from conformance.arguments import positive
 from yaie.cache import RadixTree
+from yaie.command.arguments import positive
 
 VOCABULARY = 128_000
 CHUNK = 8_192

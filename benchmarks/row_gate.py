@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.arguments import positive
 from yaie import ops
 from yaie.arena import Arena
+from yaie.command.arguments import positive
 from yaie.compare import FLOAT32_THROUGHOUT, Budget, Contract, rho, weighty
 from yaie.fill import FAMILIES as FILLS
 from yaie.fill import Fill

@@ -35,6 +35,7 @@ from conformance import strategies
 from conformance.silence import chosen
 from yaie import kernels, ops
 from yaie.arena import ALIGNMENT, Arena, Placement
+from yaie.command.arguments import positive
 from yaie.fill import Fill
 
 LARGEST = 64 << 20
@@ -153,7 +154,9 @@ def in_child(name: str, cases: int, missing: int = 0) -> str | None:
 def main() -> int:
     """Show that the control is found, then run every kernel."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=8, help="a kernel, those declined included")
+    parser.add_argument(
+        "--cases", type=positive, default=8, help="a kernel, those declined included"
+    )
     parser.add_argument("--kernel", default="*", metavar="GLOB", help='of "op kernel"')
     args = parser.parse_args()
     kernels.load()

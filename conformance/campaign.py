@@ -11,10 +11,9 @@ from typing import Any
 from hypothesis import reject
 
 from yaie.check import Judge
-from yaie.cli import explain
 from yaie.compare import Receipt, Verdict
 from yaie.op import Kernel, Op, print_as_repr
-from yaie.record import Recorder
+from yaie.record import Recorder, explain
 from yaie.statement.waivers import Waiver, covering
 
 SHRINK_SECONDS = 60.0

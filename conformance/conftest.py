@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import gc
 import os
 from collections.abc import Iterator
@@ -18,16 +17,15 @@ from conformance.campaign import Campaign
 from conformance.coverage import Coverage
 from conformance.ending import Ending
 from conformance.laws import CLASSES, Law
+from conformance.profiles import PROFILES
 from conformance.progress import Progress
-from yaie import kernels, ops
-from yaie.check import Judge
-from yaie.dispatch import nearest
+from yaie import kernels
+from yaie.check import Judge, choose_kernels
+from yaie.command.arguments import make_folder
 from yaie.op import Kernel, Op
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 from yaie.statement import waivers
 
-PROFILES = {"quick": 50, "default": 400, "deep": 4000}
-"""Cases that each kernel is judged on."""
 LEAST_JUDGED = 0.25
 """Share of them that must really be judged: a kernel that declines the rest has shown little."""
 
@@ -73,19 +71,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check_options(config: pytest.Config) -> None:
-    """A mistyped glob must not be green: something has to fit it, and to be able to run here."""
-    op_glob, kernel_glob = config.getoption("--op"), config.getoption("--kernel")
-    fitting_ops = fnmatch.filter(ops.OPS, op_glob)
-    if not fitting_ops:
-        raise pytest.UsageError(f"no op fits --op {op_glob}{nearest(op_glob, list(ops.OPS))}")
-    of_ops = [k for name in fitting_ops for k in ops.OPS[name].kernels.values()]
-    names = sorted({k.name for k in of_ops})
-    fitting = [k for k in of_ops if fnmatch.fnmatchcase(k.name, kernel_glob)]
-    if not fitting:
-        hint = nearest(kernel_glob, names)
-        raise pytest.UsageError(f"no kernel fits --kernel {kernel_glob}{hint}")
-    if not any(_can_run(k) for k in fitting):
-        raise pytest.UsageError(f"--kernel {kernel_glob}: these kernels need a GPU, there is none")
+    """A mistyped glob must not be green: something has to fit it, and to be able to run here. And
+    what is found out must be kept."""
+    glob = config.getoption("--kernel")
+    try:
+        fitting = choose_kernels(config.getoption("--op"), glob)
+        make_folder("--records", config.getoption("--records"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+    chosen = [(op, kernel) for op, kernel in fitting if _can_run(kernel)]
+    if not chosen:
+        raise pytest.UsageError(f"--kernel {glob}: these kernels need a GPU, there is none")
+    config.yaie_kernels = chosen  # type: ignore[attr-defined]
 
 
 def _register_profiles() -> None:
@@ -120,15 +117,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel" not in metafunc.fixturenames:
         return
     own: Op | None = getattr(metafunc.module, "OP", None)
-    option = metafunc.config.getoption
     lawful = "law" in metafunc.fixturenames
     chosen = [
         pytest.param(op, kernel, id=f"{op.name}-{kernel.name}")
-        for op in ([own] if own else ops.OPS.values())
-        if fnmatch.fnmatchcase(op.name, option("--op"))
-        for kernel in op.kernels.values()
-        if fnmatch.fnmatchcase(kernel.name, option("--kernel")) and _can_run(kernel)
-        if not lawful or _states_the_spec(kernel)
+        for op, kernel in metafunc.config.yaie_kernels  # type: ignore[attr-defined]
+        if own in (None, op) and (not lawful or _states_the_spec(kernel))
     ]
     metafunc.parametrize("op, kernel", chosen)
 

@@ -3,8 +3,8 @@
 Every kernel that is right must pass, whatever the seed. Judges each kernel that fits, under each
 seed, on as many Cases as a profile draws and on those of the edges, several at a time. A fault is a
 false alarm or a defect of the kernel, and somebody has to look. What a shard (one kernel under one
-seed) came to is kept in a file of the records folder, and a run goes on where the last one with the
-same sources stopped.
+seed) came to is kept in a file, and a run goes on where the last one with the same sources stopped.
+The file is no record of a run, so it lies outside the records folder.
 
 Exit status: 0 no fault; 1 a fault; 2 wrong usage; 3 no kernel fits.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import fnmatch
 import json
 import math
 import os
@@ -21,21 +20,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from conformance.arguments import positive
 from conformance.campaign import Campaign
-from conformance.conftest import PROFILES
 from conformance.mutants.hunt import Effort, Unrecorded, drive
 from conformance.mutants.runner import prepare_process
+from conformance.profiles import PROFILES
 from yaie import ops
-from yaie.check import Judge
-from yaie.record import DEFAULT_FOLDER, provenance
+from yaie.check import Judge, choose_kernels
+from yaie.command.arguments import make_folder, positive
+from yaie.command.errors import EXIT_USAGE, sentence
+from yaie.record import provenance
 
+EXIT_NOTHING = 3
+DEFAULT_LOG = Path("build/controls/controls.jsonl")
 CONFIDENCE = 0.95
 ERRORS_SHOWN = 5
 DECIDES = ("suite", "kernels", "builds", "python", "torch", "gpu")
@@ -126,39 +129,32 @@ def _at_most(faults: int, cases: int, rate: float) -> float:
 
 
 def plan(op_glob: str, kernel_glob: str, seeds: int, examples: int) -> list[Shard]:
-    """A shard for each seed and each kernel that the globs let through."""
-    return [
-        Shard(op.name, kernel, examples, seed)
-        for seed in range(seeds)
-        for op in ops.OPS.values()
-        if fnmatch.fnmatchcase(op.name, op_glob)
-        for kernel in sorted(op.kernels)
-        if fnmatch.fnmatchcase(kernel, kernel_glob)
-    ]
+    """A shard for each seed and each kernel that the globs let through; ValueError for none."""
+    chosen = choose_kernels(op_glob, kernel_glob)
+    return [Shard(op.name, k.name, examples, seed) for seed in range(seeds) for op, k in chosen]
 
 
 class Log:
     """The shards of these sources on this machine that are done, in a file to which each is added
-    as it ends; ``path`` names it."""
+    as it ends."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, path: Path) -> None:
         head = provenance()
         self._key = {name: head.get(name) for name in DECIDES}
-        self.path = folder / "controls.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._path = path
+        make_folder("--log", path.parent)
+        self._file = path.open("a", encoding="utf-8")
 
     def known(self) -> dict[Shard, Result]:
-        """What came of the shards that are done. A line that an interruption cut short is not."""
+        """What came of the shards that are done. A line that an interruption cut short, or that is
+        none of ours, is not."""
         found: dict[Shard, Result] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, TypeError, KeyError, AttributeError):
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row.pop("of") == self._key:
-                shard = Shard(**row.pop("shard"))
-                found[shard] = Result(shard, **row)
+                if row.pop("of") == self._key:
+                    shard = Shard(**row.pop("shard"))
+                    found[shard] = Result(shard, **row)
         return found
 
     def add(self, result: Result) -> None:
@@ -209,36 +205,54 @@ def run_all(shards: Sequence[Shard], log: Log, jobs: int) -> Iterator[Result]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run them; the exit status."""
     args = _parser().parse_args(argv)
-    shards = plan(args.op, args.kernel, args.seeds, PROFILES[args.profile])
-    if not shards:
-        print("no kernel fits these options", file=sys.stderr)
-        return 3
-    tally, log, started = Tally(), Log(args.records), time.monotonic()
+    try:
+        shards = plan(args.op, args.kernel, args.seeds, PROFILES[args.profile])
+    except ValueError as error:
+        print(f"controls: {error}", file=sys.stderr)
+        return EXIT_NOTHING
+    try:
+        log = Log(args.log)
+    except (ValueError, OSError) as error:
+        print(f"controls: {sentence(error)}", file=sys.stderr)
+        return EXIT_USAGE
+    tally, started = Tally(), time.monotonic()
     for result in run_all(shards, log, args.jobs):
         tally.add(result)
         seconds = time.monotonic() - started
         line = f"{tally.shards:3} of {len(shards)} shards  {seconds:4.0f} s  {tally.judged} cases"
         print(f"{line}, {len(tally.faults)} faults", file=sys.stderr, flush=True)
-    print("\n".join([*tally.lines, f"records: {log.path}"]))
+    print("\n".join([*tally.lines, f"log: {args.log}"]))
     return int(bool(tally.faults))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m conformance.controls",
-        description="Judges kernels that are right under many seeds: no case may fail.",
+        description="Judges kernels that are right under many seeds: no case may fail. A run goes "
+        "on where the last one with the same sources stopped.",
+        epilog="Exit status: 0 no fault; 1 a fault; 2 wrong usage; 3 no kernel fits.",
     )
-    cores = len(os.sched_getaffinity(0))
-    options: list[tuple[str, dict[str, Any]]] = [
-        ("--op", {"default": "*", "metavar": "GLOB", "help": "kernels of these ops (all)"}),
-        ("--kernel", {"default": "simt.*", "metavar": "GLOB", "help": "these (%(default)s)"}),
-        ("--profile", {"default": "quick", "choices": sorted(PROFILES), "help": "(%(default)s)"}),
-        ("--seeds", {"default": 20, "type": positive, "metavar": "N", "help": "(%(default)s)"}),
-        ("--jobs", {"default": cores, "type": positive, "metavar": "N", "help": "(a core each)"}),
-        ("--records", {"default": DEFAULT_FOLDER, "type": Path, "metavar": "DIR"}),
-    ]
-    for name, how in options:
-        parser.add_argument(name, **how)
+    cases = ", ".join(f"{name} {number}" for name, number in PROFILES.items())
+    parser.add_argument("--op", default="*", metavar="GLOB", help="kernels of these ops (all)")
+    parser.add_argument(
+        "--kernel", default="simt.*", metavar="GLOB", help="kernels to judge (%(default)s)"
+    )
+    parser.add_argument(
+        "--profile", default="quick", choices=PROFILES,
+        help=f"cases drawn for each kernel and seed: {cases} (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", default=20, type=positive, metavar="N",
+        help="seeds that each kernel is judged under, from 0 on (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", default=len(os.sched_getaffinity(0)), type=positive, metavar="N",
+        help="processes (one a core: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log", default=DEFAULT_LOG, type=Path, metavar="FILE",
+        help="what is done, so that it is not done again (%(default)s)",
+    )  # fmt: skip
     return parser
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conformance.coverage import parts
-from yaie.record import Recorder
+from yaie.record import Recorder, typed
 from yaie.statement import run as runs
 from yaie.statement.waivers import Waiver, unexpected_passes
 
@@ -66,7 +66,7 @@ class Ending:
         recorder.ended(
             {
                 "status": int(self._session.exitstatus),
-                "command": " ".join(["pytest", *self._config.invocation_params.args]),
+                "command": typed("pytest", self._config.invocation_params.args),
                 "op": self._option("op"),
                 "kernel": self._option("kernel"),
                 "keyword": self._option("keyword"),

@@ -4,7 +4,7 @@ Judges every ``simt.*`` kernel, with the checked build of the executor in FOLDER
 builds it), on Cases of the conformance strategies until N were judged in all. Cases come in chunks,
 each drawn from a seed of its own; ``--jobs`` processes judge those of several kernels at a time.
 What is done stands in a file, for this build, so that a run goes on where the last one stopped.
-Ends with status 1 at the first fault, and prints it.
+Ends with status 1 at the first fault, and prints it; 2 is wrong usage.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from hypothesis import reject
 from conformance import strategies
 from yaie import kernels, ops
 from yaie.check import Judge
-from yaie.cli import explain
+from yaie.command.arguments import positive
+from yaie.dispatch import nearest
 from yaie.op import Kernel, Op
+from yaie.record import explain
 
 CHUNK = 25
 """Cases of one kernel that one seed draws."""
@@ -172,27 +174,47 @@ def judge_all(names: Sequence[str], log: Log, cases: int, seconds: float, jobs: 
     ticker.end()
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance.silence",
+        description="Judges the kernels with the checked build of the executor, until so many "
+        "cases were judged in all: no case may fail. A run goes on where the last one with the "
+        "same build stopped.",
+        epilog="Exit status: 0 no fault; 1 a fault; 2 wrong usage.",
+    )
+    parser.add_argument(
+        "--cases", type=positive, default=10_000, metavar="N",
+        help="in all, earlier runs included (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--kernel", default="*", metavar="GLOB", help='of "op kernel" (all)')
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), metavar="M",
+        help="stop after these (default: no limit)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--log", type=Path, default=Path("build/silence.json"), metavar="FILE",
+        help="what each kernel has behind it, for the next run to go on from (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=positive, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="processes (one a core: %(default)s)",
+    )  # fmt: skip
+    return parser
+
+
 def main() -> int:
     """Judge until enough cases were judged."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cases", type=int, default=10_000, help="in all, earlier runs included")
-    parser.add_argument("--kernel", default="*", metavar="GLOB", help='of "op kernel"')
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
-    parser.add_argument("--log", type=Path, default=Path("build/silence.json"))
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="processes (default: one a core)",
-    )
+    parser = _parser()
     args = parser.parse_args()
     kernels.load()
     executor = kernels.native.extension("simt")
     if not getattr(executor, "checked", False):
-        raise SystemExit("YAIE_EXTENSIONS must name a checked build (nox -s sanitize makes one)")
+        parser.error("YAIE_EXTENSIONS must name a checked build (nox -s sanitize makes one)")
     log = Log(args.log, str(getattr(executor, "build_id", "")))
     names = list(chosen(args.kernel))
+    if not names:
+        hint = nearest(args.kernel, list(chosen("*")))
+        parser.error(f"no kernel fits --kernel {args.kernel}{hint}")
     for name in names:
         log.of.setdefault(name, Progress())
     try:

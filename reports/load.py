@@ -163,8 +163,10 @@ def load(path: Path, wanted: Sequence[str] = ("latest",)) -> Records:
 
 
 def find_files(path: Path) -> list[Path]:
-    """The record files under `path`, in a stable order."""
-    return [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    """The record files under `path`, in a stable order. Beside the folders of runs a file is not
+    one of a run."""
+    files = [path] if path.is_file() else sorted(path.rglob("*.jsonl"))
+    return [file for file in files if file.parent != path] or files
 
 
 def scan(path: Path) -> Source:

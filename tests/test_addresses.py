@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from conformance import addresses
 from conformance.addresses import Heap, in_child, on_heap
 from yaie import ops
 from yaie.arena import ALIGNMENT, Arena
@@ -45,6 +49,14 @@ def test_all_arguments_of_a_call_are_moved() -> None:
         for old, new in zip(args["caches"], moved["caches"], strict=True):
             assert torch.equal(old.view(torch.uint8), new.view(torch.uint8))
             assert old.data_ptr() != new.data_ptr()
+
+
+def test_no_cases_are_no_run(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["addresses", "--cases", "0"])
+    with pytest.raises(SystemExit) as ended:
+        addresses.main()
+    assert 2 == ended.value.code
+    assert "must be a whole number from 1 on" in capsys.readouterr().err
 
 
 def test_a_kernel_without_a_finding_ends_well() -> None:

@@ -505,6 +505,23 @@ def test_a_lost_device_is_left_to_another_process(
     assert (1, []) == (program.time_rows(args, rest, "run"), statuses)
 
 
+def test_the_rows_are_recorded_under_the_command_that_was_typed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[str] = []
+
+    def process(*args: Any, env: dict[str, str], **options: Any) -> Any:
+        given.append(env["YAIE_COMMAND"])
+        return subprocess.CompletedProcess(args, 1)
+
+    monkeypatch.delenv("YAIE_COMMAND", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program.subprocess, "run", process)
+    arguments = ["--op", "rope*", f"--out={tmp_path}/out", f"--records={tmp_path}/none"]
+    assert 1 == program.main(arguments)
+    assert ["python -m benchmarks --op 'rope*' --out=out --records=none"] == given
+
+
 def test_a_row_that_took_its_process_down_is_a_crash() -> None:
     names = {"op": "a", "kernel": "k", "workload": "w"}
     peaks = {"device": "cpu", "memory": {}, "matmul": {}, "floor": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -116,20 +117,55 @@ def test_check_that_judges_nothing_says_so(capsys: Any) -> None:
     assert 3 == status
 
 
-@pytest.mark.parametrize("seeds", ["0", "-1"])
+@pytest.mark.parametrize("seeds", ["0", "-1", "x", "1.5"])
 def test_check_of_no_cases_is_a_usage_error(capsys: Any, seeds: str) -> None:
     arguments = ("--op", "append_kv", "--kernel", "torch.eager", "--seeds", seeds)
-    try:
-        status, _, _ = run(capsys, "check", *arguments)
-    except SystemExit as error:
-        status = error.code
-    assert 2 == status
+    with pytest.raises(SystemExit) as ended:
+        main(["check", *arguments])
+    assert 2 == ended.value.code
+    assert f"--seeds: is '{seeds}', must be a whole number from 1 on" in capsys.readouterr().err
 
 
 def test_check_of_an_unknown_kernel_is_a_usage_error(capsys: Any) -> None:
     status, _, err = run(capsys, "check", "--kernel", "nobody.*")
     assert 2 == status
-    assert "no kernel fits --op * --kernel nobody.*" in err
+    assert "no kernel fits --kernel nobody.*" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--op", "apend*"), "no op fits --op apend*; did you mean append_kv?"),
+        (("--op", "rope", "--kernel", "simt.nave"), "simt.nave; did you mean simt.naive?"),
+    ],
+)
+def test_a_mistyped_glob_is_answered_with_the_nearest(
+    capsys: Any, options: tuple[str, ...], words: str
+) -> None:
+    status, _, err = run(capsys, "check", *options)
+    assert 2 == status
+    assert words in err
+
+
+@pytest.mark.parametrize("glob", ["simt.*", "*.split_kv", "simt.vec"])
+def test_kernels_that_are_not_built_are_no_typing_error(glob: str) -> None:
+    done = without_extension("check", "--kernel", glob)
+    assert "yaie: the extension yaie._simt is not built: run `nox -s build`\n" == done.stderr
+    assert 2 == done.returncode
+
+
+WITHOUT_EXTENSION = """
+import sys
+sys.modules["yaie._simt"] = None  # no module of that name is found
+from yaie.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def without_extension(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "YAIE_EXTENSIONS"}
+    command = [sys.executable, "-c", WITHOUT_EXTENSION, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 # repro ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from yaie import ops
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = (
-    {"signature", "dispatch", "compare", "arena", "cache"},
+    {"signature", "dispatch", "compare", "arena", "cache", "command"},
     {"refusal", "fill"},
     {"op"},
     {"ops"},
@@ -87,7 +87,7 @@ def test_every_module_of_yaie_has_its_floor() -> None:
 @pytest.mark.parametrize("path", sources("yaie"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_down(path: Path) -> None:
     if room(path) == "__init__":
-        assert rooms_used(path) <= {"kernels", "ops", "dispatch", *GUIDE}
+        assert rooms_used(path) <= {"kernels", "ops", "dispatch", "command", *GUIDE}
         return
     upward = {name for name in rooms_used(path) if floor(name) > floor(room(path))}
     assert set() == upward
@@ -145,6 +145,19 @@ def test_the_core_needs_no_test_or_report_library(path: Path) -> None:
     assert not {"conformance", "benchmarks", "reports", "tests"} & {
         name.partition(".")[0] for name in imports(path)
     }
+
+
+@pytest.mark.parametrize("folder", ["conformance", "benchmarks"])
+def test_what_uses_yaie_does_not_go_through_its_command_line(folder: str) -> None:
+    users = [str(p.relative_to(ROOT)) for p in sources(folder) if "cli" in rooms_used(p)]
+    assert [] == users
+
+
+@pytest.mark.parametrize("folder", ["conformance", "benchmarks"])
+def test_nothing_is_imported_from_a_conftest(folder: str) -> None:
+    """pytest loads it, and it registers options: what others share has a module of its own."""
+    names = [name for path in sources(folder) for name in imports(path)]
+    assert [] == [name for name in names if ".conftest." in f".{name}."]
 
 
 @pytest.mark.parametrize("path", sources("reports"), ids=lambda p: str(p.relative_to(ROOT)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 import subprocess
+import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -17,9 +19,10 @@ import pytest
 
 from reports import load
 from yaie import ops
+from yaie import record as record_module
 from yaie.compare import Receipt, Verdict
 from yaie.kernels import native
-from yaie.record import SCHEMA, Recorder, new_run_id, provenance, repro_line
+from yaie.record import SCHEMA, Recorder, new_run_id, provenance, repro_line, typed
 
 ROOT = Path(__file__).resolve().parents[1]
 RECEIPT = Receipt("out", 0.41, "output rounding", (0, 1, 5), 0.1, 0.1001, 0.001)
@@ -61,7 +64,7 @@ def test_the_first_line_of_a_file_says_what_ran_where(tmp_path: Path) -> None:
     assert datetime.fromisoformat(head["started"]).tzinfo is not None
     assert {"simt", "cuda"} == set(head["builds"])
     assert isinstance(head["builds"]["simt"], str)
-    assert isinstance(head["dirty"], bool)
+    assert isinstance(head["dirty"], bool if head["git"] else type(None))
 
 
 def test_a_verdict_is_one_line_with_the_keys_of_the_schema(tmp_path: Path) -> None:
@@ -190,3 +193,58 @@ def test_provenance_is_that_of_the_source_and_not_of_the_current_folder(
         pytest.skip("the sources are not in a git repository")
     monkeypatch.chdir(tmp_path)
     assert head.stdout.strip() == provenance()["git"]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    command = ["git", "-C", str(folder), *who, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def a_checkout(folder: Path) -> str:
+    """A repository with a yaie in it; its commit."""
+    (folder / "yaie").mkdir(parents=True)
+    (folder / "yaie" / "a.py").write_text("")
+    git(folder, "init", "-q")
+    git(folder, "add", ".")
+    git(folder, "commit", "-q", "-m", "all")
+    return git(folder, "rev-parse", "HEAD")
+
+
+def test_the_commit_is_that_of_the_checkout_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_module, "SOURCE", tmp_path / "yaie")
+    assert {"git": None, "dirty": None} == record_module._commit()
+    commit = a_checkout(tmp_path)
+    assert {"git": commit, "dirty": False} == record_module._commit()
+    (tmp_path / "yaie" / "a.py").write_text("changed")
+    assert {"git": commit, "dirty": True} == record_module._commit()
+    within = tmp_path / "venv" / "site-packages" / "yaie"
+    within.mkdir(parents=True)
+    monkeypatch.setattr(record_module, "SOURCE", within)
+    assert {"git": None, "dirty": None} == record_module._commit()
+
+
+def test_a_command_is_recorded_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("YAIE_COMMAND", raising=False)
+    monkeypatch.chdir(tmp_path)
+    arguments = [f"{tmp_path}/a.py", f"--out={tmp_path}/out", "--kernel", "simt.*", "/elsewhere/b"]
+    line = "pytest a.py --out=out --kernel 'simt.*' /elsewhere/b"
+    assert line == typed("pytest", arguments)
+    assert os.path.relpath(ROOT / "conformance") == typed("", [f"{ROOT}/conformance"]).strip()
+    monkeypatch.setattr("sys.argv", ["/usr/bin/yaie", *arguments])
+    started_by(None, monkeypatch)
+    assert line.replace("pytest", "yaie") == lines(record(tmp_path, run="r1"))[0]["command"]
+    started_by("conformance.mutants.__main__", monkeypatch)
+    head = lines(record(tmp_path, run="r2"))[0]
+    assert line.replace("pytest", "python -m conformance.mutants") == head["command"]
+    monkeypatch.setenv("YAIE_COMMAND", "python -m benchmarks --op rope")
+    assert "python -m benchmarks --op rope" == lines(record(tmp_path, run="r3"))[0]["command"]
+
+
+def started_by(module: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SimpleNamespace(name=module) if module else None
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__spec__=spec))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -71,6 +74,15 @@ def test_a_fault_ends_the_run(chunks: Counter[tuple[str, int]], tmp_path: Path) 
     with pytest.raises(AssertionError, match="a race"):
         judge_all(NAMES, fresh(tmp_path / "log.json"), 10_000, 60.0, 2)
     assert fresh(tmp_path / "log.json").of["greedy simt.split"].chunks == 20
+
+
+def test_what_fits_no_kernel_is_no_run(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("yaie.kernels.native.extension", lambda face: SimpleNamespace(checked=True))
+    monkeypatch.setattr(sys, "argv", ["silence", "--kernel", "rope simt.nave"])
+    with pytest.raises(SystemExit) as ended:
+        silence.main()
+    assert 2 == ended.value.code
+    assert "did you mean rope simt.naive" in capsys.readouterr().err
 
 
 def test_no_time_no_chunks(chunks: Counter[tuple[str, int]], tmp_path: Path) -> None:

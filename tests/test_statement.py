@@ -206,6 +206,43 @@ def test_a_torn_line_is_an_interruption(tmp_path: Path) -> None:
         runs.read(tmp_path)
 
 
+HEAD_WITHOUT_BUILDS = '{"kind": "run", "schema": 1, "run": "r1", "started": "", "profile": ""}'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it has no line"),
+        ("[]", "not all are records"),
+        ("3", "not all are records"),
+        ("{}", "not all are records"),
+        (HEAD_WITHOUT_BUILDS, r"its first line lacks '\w+': run the suite again"),
+        ("HEAD\n[]", "not all are records"),
+        ("HEAD\n{}", "not all are records"),
+        ('HEAD\n{"kind": "verdict"}', "not all are records"),
+        ('HEAD\n{"kind": 3}', "not all are records"),
+    ],
+)
+def test_a_file_without_records_is_a_sentence(
+    tmp_path: Path, capsys: Any, text: str, words: str
+) -> None:
+    recorded(tmp_path, *GOOD)
+    path = tmp_path / "r1" / "main.jsonl"
+    head = path.read_text().splitlines()[0]
+    path.write_text(text.replace("HEAD", head))
+    with pytest.raises(ValueError, match=words):
+        runs.read(tmp_path)
+    status, said = command(capsys, "--records", tmp_path / "r1", "--out", tmp_path / "s.json")
+    assert (2, "yaie: ") == (status, said[:6])
+
+
+def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "r1").mkdir()
+    for arguments in [(tmp_path,), (tmp_path, "r1"), (tmp_path / "r1",)]:
+        with pytest.raises(ValueError, match=r"no run .*make one with"):
+            runs.read(*arguments)
+
+
 def test_processes_of_one_run_judged_one_code(tmp_path: Path) -> None:
     recorded(tmp_path, *GOOD)
     path = tmp_path / "r1" / "session.jsonl"
@@ -310,6 +347,9 @@ def test_waivers_are_read_from_their_file(tmp_path: Path) -> None:
         ("[[waiver]]", 'edge = "x"\n[[waiver]]', "'edge' is no waiver"),
         ("reason", 'edge = "no such edge"\nreason', "rope has no edge 'no such edge'"),
         ("[[waiver]]", "[[waiver", "waivers.toml"),
+        ("[[waiver]]", "[waiver]", "write [[waiver]]"),
+        (TOML, "waiver = 3", "write [[waiver]]"),
+        (TOML, "waiver = [3]", "write [[waiver]]"),
     ],
 )
 def test_a_bad_waiver_is_refused(tmp_path: Path, old: str, new: str, words: str) -> None:
@@ -448,6 +488,28 @@ def test_no_statement_is_made_of_other_code(tmp_path: Path, capsys: Any) -> None
     assert 2 == status
     assert "judged other code: the sources of the suite" in said
     assert not (tmp_path / "s.json").exists()
+
+
+@pytest.mark.parametrize("digested", [False, True])
+def test_of_a_statement_that_yaie_did_not_write_nothing_more_is_read(
+    tmp_path: Path, capsys: Any, digested: bool
+) -> None:
+    path = tmp_path / "s.json"
+    statement: dict[str, Any] = {"kind": "yaie conformance statement", "schema": 1}
+    path.write_text(json.dumps({**statement, "digest": digest(statement) if digested else ""}))
+    status, said = command(capsys, "--verify", path)
+    assert (1, True) == (status, said.startswith(f"FAIL: {path}"))
+    assert ("it lacks 'code'" if digested else "digest") in said
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_where_nothing_can_be_written_is_found_at_once(
+    tmp_path: Path, capsys: Any, below: bool
+) -> None:
+    out = tmp_path / "file" / "x" if below else tmp_path
+    (tmp_path / "file").write_text("")
+    status, said = command(capsys, "--records", recorded(tmp_path / "r", *GOOD), "--out", out)
+    assert (2, True) == (status, said.startswith("yaie: --out "))
 
 
 @pytest.mark.parametrize(

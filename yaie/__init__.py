@@ -5,15 +5,20 @@ from contextlib import AbstractContextManager
 from yaie import dispatch, kernels, ops
 from yaie.api import attention_forward, copy_blocks, paged_attention_forward
 from yaie.cache import KVCacheBlock, KVCacheManager, RadixTree, RadixTreeNode
+from yaie.command.errors import end_command
 from yaie.dispatch import Unsupported, checked
 from yaie.kernels import torch_ops
 from yaie.nn import RadixAttentionBlock, apply_rotary_pos_emb, rotate_half
 from yaie.profiling import benchmark_kernel, profile_kernel
 from yaie.sampling import SamplingKernel
 
-kernels.load()
-torch_ops.register()
-dispatch.check_choices(dispatch.environment(), ops.kernel_names())
+try:
+    kernels.load()
+    torch_ops.register()
+    dispatch.check_environment(ops.kernel_names())
+except (ImportError, ValueError) as error:
+    end_command(error)
+    raise
 
 __version__ = "0.1.0"
 

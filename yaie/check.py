@@ -12,6 +12,7 @@ Then
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yaie import kernels
+from yaie import kernels, ops
 from yaie.arena import (
     FIRST_POISON,
     OTHER_POISONS,
@@ -59,6 +60,41 @@ def find_kernel(op: Op, name: str) -> Kernel:
     if name not in op.kernels:
         raise ValueError(f"{op.name}: no kernel {name!r}{nearest(name, list(op.kernels))}")
     return op.kernels[name]
+
+
+def choose_kernels(op_glob: str = "*", kernel_glob: str = "*") -> list[tuple[Op, Kernel]]:
+    """The kernels that the options --op and --kernel let through, of one op after the other.
+
+    Raises:
+        ValueError: there is none; it names the nearest, or says how to build them.
+    """
+    kernels.load()
+    named = [op for op in ops.OPS.values() if fnmatch.fnmatchcase(op.name, op_glob)]
+    if not named:
+        raise ValueError(f"no op fits --op {op_glob}{nearest(op_glob, list(ops.OPS))}")
+    offered = [(op, kernel) for op in named for kernel in op.kernels.values()]
+    fitting = [row for row in offered if fnmatch.fnmatchcase(row[1].name, kernel_glob)]
+    if fitting:
+        return fitting
+    if unbuilt := _unbuilt([op.name for op in named], kernel_glob):
+        where = ", where there are nvcc and a GPU" if unbuilt[0] == "cuda" else ""
+        name = f"yaie._{unbuilt[0]}"
+        raise ValueError(f"the extension {name} is not built: run `nox -s build`{where}")
+    hint = nearest(kernel_glob, sorted({kernel.name for _, kernel in offered}))
+    raise ValueError(f"no kernel fits --kernel {kernel_glob}{hint}")
+
+
+def _unbuilt(names: Sequence[str], kernel_glob: str) -> list[str]:
+    """The faces that were not built and have such a kernel of these ops."""
+    return [
+        face
+        for face in kernels.native.FACES
+        if kernels.native.extension(face) is None
+        and any(
+            v.op in names and fnmatch.fnmatchcase(f"{face}.{v.name}", kernel_glob)
+            for v in kernels.native.VARIANTS
+        )
+    ]
 
 
 OF_A_CONTRACT = ("budget", "row budget", "norm")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import fnmatch
 import json
 import os
 import sys
@@ -13,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from yaie import kernels, ops, pages
-from yaie.check import Judge, find_kernel
-from yaie.compare import Verdict
+from yaie.check import Judge, choose_kernels, find_kernel
+from yaie.command.arguments import positive
+from yaie.command.errors import EXIT_USAGE, sentence
 from yaie.engine.commands import add_commands
 from yaie.op import Kernel, Op
-from yaie.record import Recorder, new_run_id, repro_line
+from yaie.record import Recorder, explain, new_run_id
 from yaie.signature import FLOAT_NAMES
 from yaie.statement.commands import add_command as add_statement
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING = 0, 1, 2, 3
+EXIT_OK, EXIT_FAILED, EXIT_NOTHING = 0, 1, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough (yaie ops | head): no word of complaint
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except (ValueError, MemoryError) as error:
-        print(f"yaie: {error}", file=sys.stderr)
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"yaie: {said}", file=sys.stderr)
         return EXIT_USAGE
     return status
 
@@ -58,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--op", default="*", metavar="GLOB", help="ops to check (default: all)")
     check.add_argument("--kernel", default="*", metavar="GLOB", help="kernels (default: all)")
-    check.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds a case (3)")
+    check.add_argument("--seeds", type=positive, default=3, metavar="N", help="seeds a case (3)")
     check.set_defaults(run=_check)
 
     repro = commands.add_parser(
@@ -97,17 +100,7 @@ def _ops(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     kernels.load()
-    if args.seeds < 1:
-        raise ValueError(f"--seeds is {args.seeds}, must be at least 1")
-    chosen = [
-        (op, kernel)
-        for op in ops.OPS.values()
-        if fnmatch.fnmatchcase(op.name, args.op)
-        for kernel in op.kernels.values()
-        if fnmatch.fnmatchcase(kernel.name, args.kernel)
-    ]
-    if not chosen:
-        raise ValueError(f"no kernel fits --op {args.op} --kernel {args.kernel}")
+    chosen = choose_kernels(args.op, args.kernel)
     with Judge() as judge:
         statuses = [_check_kernel(judge, op, kernel, args.seeds) for op, kernel in chosen]
     if EXIT_FAILED in statuses:
@@ -161,20 +154,6 @@ def _repro(args: argparse.Namespace) -> int:
         return EXIT_OK
     print(explain(op, kernel, case, verdict))
     return EXIT_FAILED
-
-
-def explain(op: Op, kernel: Kernel, case: Any, verdict: Verdict) -> str:
-    """A failure in words: what, where, by how much, and the line that shows it again."""
-    return "\n".join(
-        [
-            f"{op.name}: {kernel.name} {verdict.status}s the check '{verdict.check}'"
-            if verdict.status == "fail"
-            else f"{op.name}: {kernel.name} ends in a {verdict.status}",
-            f"  case:      {case!r}",
-            f"  because:   {verdict.reason}",
-            f"  reproduce: {repro_line(case, kernel.name)}",
-        ]
-    )
 
 
 if __name__ == "__main__":

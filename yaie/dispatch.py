@@ -91,8 +91,16 @@ def contents_checked(device: str) -> bool:
     explicit = _checked.get()
     if explicit is not None:
         return explicit
-    environment = os.environ.get("YAIE_CHECKED")
-    return device == "cpu" if environment is None else environment != "0"
+    wanted = _checked_by_environment()
+    return device == "cpu" if wanted is None else wanted
+
+
+def _checked_by_environment() -> bool | None:
+    """What YAIE_CHECKED says; None where it says nothing."""
+    text = os.environ.get("YAIE_CHECKED", "")
+    if text not in ("", "0", "1"):
+        raise ValueError(f"YAIE_CHECKED is {text!r}, must be 0 (off) or 1 (on), or not be set")
+    return bool(int(text)) if text else None
 
 
 def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -> K:
@@ -116,6 +124,16 @@ def choose(op: str, kernels: Mapping[str, K], call: Any, explicit: str | None) -
     candidates += [k for k in preferred if not k.suits(call)]
     candidates += [k for k in ranked if k.name == "reference"]
     return _first_willing(op, candidates, call)
+
+
+def check_environment(known: Mapping[str, Sequence[str]]) -> None:
+    """ValueError where YAIE_KERNEL fits nothing in ``known`` (op -> kernel names), or YAIE_CHECKED
+    is neither 0 nor 1."""
+    try:
+        check_choices(environment(), known)
+    except ValueError as error:
+        raise ValueError(f"YAIE_KERNEL: {error}") from None
+    _checked_by_environment()
 
 
 def environment() -> tuple[str, ...]:

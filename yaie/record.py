@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ import torch
 
 from yaie.compare import Verdict
 from yaie.kernels import native
-from yaie.op import Op
+from yaie.op import Kernel, Op
 
 SCHEMA = 1
 SOURCE = Path(__file__).parent
@@ -51,8 +52,7 @@ def new_run_id() -> str:
 def provenance() -> dict[str, Any]:
     """What was run: sources, builds, interpreter, machine."""
     return {
-        "git": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain")),
+        **_commit(),
         "suite": source_hash(SUITE),
         "kernels": source_hash(KERNELS),
         "builds": builds(),
@@ -85,6 +85,16 @@ def source_hash(names: Sequence[str], root: Path = SOURCE.parent) -> str | None:
     return total.hexdigest()
 
 
+def _commit() -> dict[str, str | bool | None]:
+    """The commit of the checkout, and whether it has changes that no commit holds; None where git
+    does not know: a yaie that lies in another project's repository is none of its commits."""
+    top = _git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != SOURCE.parent.resolve():
+        return {"git": None, "dirty": None}
+    changes = _git("status", "--porcelain")
+    return {"git": _git("rev-parse", "HEAD"), "dirty": None if changes is None else changes != ""}
+
+
 def _git(*args: str) -> str | None:
     with contextlib.suppress(OSError):
         done = subprocess.run(
@@ -114,6 +124,29 @@ def _gpu() -> dict[str, str | None]:
     return {"gpu": None, "driver": None}
 
 
+def typed(program: str, arguments: Sequence[str]) -> str:
+    """A command as it was typed: that which YAIE_COMMAND holds, where one of ours started this
+    process; else this one, the paths in it as they are from the current folder."""
+    given = os.environ.get("YAIE_COMMAND")
+    return given or " ".join([program, *map(shlex.quote, map(_from_here, arguments))])
+
+
+def _from_here(argument: str) -> str:
+    """An argument of a command; the path that it is or gives (--option=PATH), if that lies in the
+    current folder or in the checkout, relative to the current folder."""
+    option, equals, path = argument.rpartition("=")
+    inside = any(Path(path).is_relative_to(top) for top in (Path.cwd(), SOURCE.parent))
+    return f"{option}{equals}{os.path.relpath(path)}" if inside else argument
+
+
+def _program() -> str:
+    """How this process was started: the name of a script, or python -m and that of a module."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is None:
+        return Path(sys.argv[0]).name
+    return f"python -m {spec.name.removesuffix('.__main__')}"
+
+
 def repro_line(case: Any, kernel: str) -> str:
     """The command that judges this kernel on this case again. What the executor's checked build
     found, that build finds again: the line names it."""
@@ -121,6 +154,20 @@ def repro_line(case: Any, kernel: str) -> str:
     checked = kernel.startswith("simt.") and getattr(native.extension("simt"), "checked", False)
     build = f"YAIE_EXTENSIONS={os.path.relpath(folder)} " if folder and checked else ""
     return f'{build}yaie repro "{case!r}" --kernel {kernel}'
+
+
+def explain(op: Op, kernel: Kernel, case: Any, verdict: Verdict) -> str:
+    """A failure in words: what, where, by how much, and the line that shows it again."""
+    return "\n".join(
+        [
+            f"{op.name}: {kernel.name} {verdict.status}s the check '{verdict.check}'"
+            if verdict.status == "fail"
+            else f"{op.name}: {kernel.name} ends in a {verdict.status}",
+            f"  case:      {case!r}",
+            f"  because:   {verdict.reason}",
+            f"  reproduce: {repro_line(case, kernel.name)}",
+        ]
+    )
 
 
 class Recorder:
@@ -138,7 +185,7 @@ class Recorder:
                     "schema": SCHEMA,
                     "run": run,
                     "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                    "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+                    "command": typed(_program(), sys.argv[1:]),
                     "profile": profile,
                     **provenance(),
                 }

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import compile_table as ct
 from benchmarks.gate import correctness, outputs, pipeline
-from conformance.arguments import positive
+from yaie.command.arguments import positive
 
 INTERRUPTED = 130
 """Exit status of shells for a process that was stopped by Ctrl-C."""

@@ -10,14 +10,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.arguments import positive
-from conformance.conftest import PROFILES
 from conformance.mutants import catalogue, sample, table
 from conformance.mutants.build import BuildError, Toolchain, prepare
 from conformance.mutants.catalogue import CatalogueError, Trial
 from conformance.mutants.hunt import SHRINK_SECONDS, Effort
 from conformance.mutants.runner import Cache, hunt_all
 from conformance.mutants.table import Row
+from conformance.profiles import PROFILES
+from yaie.command.arguments import positive
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130

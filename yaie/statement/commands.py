@@ -9,11 +9,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from yaie.command.arguments import make_folder
 from yaie.record import DEFAULT_FOLDER
 from yaie.statement import run as runs
 from yaie.statement import waivers
 from yaie.statement.compose import compose
-from yaie.statement.verify import Checkout, problems, read
+from yaie.statement.verify import Checkout, problems, read, tampering
 
 OK, FAILED = 0, 1
 
@@ -52,12 +53,14 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _write(records: Path, run_id: str | None, out: Path) -> int:
+    make_folder("--out", out.parent)
+    if out.is_dir():
+        raise ValueError(f"--out {out}: is a folder: name a file")
     run = runs.read(records, run_id)
     code = {name: run.head.get(name) for name in ("suite", "kernels", "builds")}
     if changed := list(Checkout.here().differs({**code, "commit": run.head.get("git")})):
         raise ValueError(f"run {run.head['run']} judged other code: " + "; ".join(changed))
     statement = compose(run, waivers.load())
-    out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(statement, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
     out.write_text(text + "\n", encoding="utf-8")
     return _report(out, statement, statement["problems"])
@@ -65,6 +68,9 @@ def _write(records: Path, run_id: str | None, out: Path) -> int:
 
 def _verify(path: Path) -> int:
     statement, here = read(path), Checkout.here()
+    if changed := tampering(statement):
+        print(f"FAIL: {path}\n  {changed}")
+        return FAILED
     found = problems(statement, here, date.today())
     status = _report(path, statement, found)
     for face in here.unbuilt(statement["code"]):

@@ -12,6 +12,12 @@ from typing import Any
 from yaie.record import KERNELS, SUITE, builds, source_hash
 from yaie.statement.compose import KIND, SCHEMA, digest
 
+PARTS = {
+    *("verdict", "problems", "code", "machine", "software", "run", "results", "waivers"),
+    "not_run",
+}
+"""What every statement has, beside its kind, schema and digest."""
+
 
 @dataclass(frozen=True)
 class Checkout:
@@ -53,7 +59,7 @@ class Checkout:
 
     def unbuilt(self, code: Mapping[str, Any]) -> list[str]:
         """Faces that were judged and of which there is no build here to compare with."""
-        return [face for face, build in code["builds"].items() if build and not self.builds[face]]
+        return [f for f, build in code["builds"].items() if build and not self.builds.get(f)]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -78,12 +84,19 @@ def read(path: Path) -> dict[str, Any]:
     return statement
 
 
+def tampering(statement: Mapping[str, Any]) -> str | None:
+    """Why nothing more should be read of it, if its contents are not those that yaie wrote."""
+    if statement.get("digest") != digest(statement):
+        return "its contents are not those that were written (digest): get it anew from its source"
+    if missing := sorted(PARTS - set(statement)):
+        return f"it lacks {missing[0]!r}, so yaie did not write it: get it anew from its source"
+    return None
+
+
 def problems(statement: Mapping[str, Any], here: Checkout, today: date) -> list[str]:
     """Every reason not to trust it. One whose contents were changed is not read any further."""
-    if statement.get("digest") != digest(statement):
-        return [
-            "its contents are not those that were written (digest): get it anew from its source"
-        ]
+    if changed := tampering(statement):
+        return [changed]
     found = [*here.differs(statement["code"]), *statement["problems"]]
     for waiver in statement["waivers"]:
         if today > date.fromisoformat(waiver["expires"]):

@@ -81,8 +81,11 @@ def load(path: Path = FILE, today: date | None = None) -> tuple[Waiver, ...]:
         raise ValueError(f"{path}: {error}") from None
     if unknown := set(content) - {"waiver"}:
         raise ValueError(f"{path}: {min(unknown)!r} is no waiver: entries are called [[waiver]]")
+    rows = content.get("waiver", [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path}: 'waiver' is no list of tables: write [[waiver]] above each")
     found = []
-    for number, row in enumerate(content.get("waiver", []), 1):
+    for number, row in enumerate(rows, 1):
         try:
             found.append(_checked(row))
         except ValueError as error:

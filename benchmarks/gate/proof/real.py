@@ -25,7 +25,7 @@ from benchmarks.gate.proof import micro, micro_gpu
 from benchmarks.gate.report import Untrusted
 from benchmarks.stats import REGRESSION
 from benchmarks.timing.options import shares
-from conformance.arguments import positive
+from yaie.command.arguments import positive
 
 KERNELS = {"cpu": micro, "cuda": micro_gpu}
 SLOWDOWNS = (0.02, 0.03, 0.05, 0.10)

@@ -19,7 +19,7 @@ from benchmarks import stats
 from benchmarks.gate.proof import noise
 from benchmarks.gate.proof.selftest import Plan, Task, run_all
 from benchmarks.stats import Array
-from conformance.arguments import positive
+from yaie.command.arguments import positive
 
 # How the pairs of a process become one number ---------------------------------------------------
 

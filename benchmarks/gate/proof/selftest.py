@@ -25,7 +25,7 @@ from scipy import stats as distributions
 from benchmarks import stats
 from benchmarks.gate.proof import noise
 from benchmarks.timing.options import shares
-from conformance.arguments import positive
+from yaie.command.arguments import positive
 
 BENCHES, SLOWED, CONTROLS = 200, 10, 20
 TAILS = (0.1, 0.25)

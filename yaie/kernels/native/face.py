@@ -25,7 +25,11 @@ FACES = {"simt": "cpu", "cuda": "cuda"}
 
 @cache
 def extension(face: str) -> ModuleType | None:
-    """The extension of a face, or None where it was not built."""
+    """The extension of a face, or None where it was not built.
+
+    Raises:
+        ImportError: it is there, and cannot be loaded.
+    """
     name = f"yaie._{face}"
     folder = os.environ.get("YAIE_EXTENSIONS")
     if folder:
@@ -34,17 +38,32 @@ def extension(face: str) -> ModuleType | None:
         for suffix in EXTENSION_SUFFIXES:
             path = Path(folder, f"_{face}{suffix}")
             if path.exists():
-                spec = importlib.util.spec_from_file_location(name, path)
-                assert spec is not None and spec.loader is not None
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
-                return module
+                return _load(name, path)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        return None
+        if error.name == name:
+            return None
+        raise _broken(name, error) from error
+    except ImportError as error:
+        raise _broken(name, error) from error
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    """The extension in a file."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    try:
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        raise _broken(name, error) from error
+    return module
+
+
+def _broken(name: str, error: ImportError) -> ImportError:
+    """What to say of an extension that is there and cannot be loaded, half-linked for one."""
+    return ImportError(f"the extension {name} cannot be loaded ({error}); rebuild: nox -s build")
 
 
 _entries = 0
