@@ -8,6 +8,8 @@ says what they stand for; what was found is in docs/decisions/0014.
 
     YAIE_PLUGINS=benchmarks.peers python -m benchmarks.calibration --json reports/calibration.json
 
+Calls come in an order that a seed decides, so a run that --budget ends has seen something of all.
+
 A kernel is run in this program, not in the judge's process: it should have passed conformance.
 Exit status: 0 all within their budgets; 1 something is not; 2 wrong usage; 3 no kernel fits.
 """
@@ -20,6 +22,7 @@ import functools
 import itertools
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,6 +34,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.timing.options import seconds
 from yaie import dispatch, kernels, ops
 from yaie.arena import Arena
 from yaie.command.arguments import positive
@@ -51,7 +55,7 @@ CONDITIONS: Mapping[str, Mapping[str, Any]] = {
 }
 BATCHES: Mapping[str, Sequence[tuple[int, ...]]] = {
     "varlen_attention": [(32,)],
-    "paged_attention": [(32,), (1,) * 4],
+    "paged_attention": [(32,), (1,) * 2],
 }
 """Queries of each sequence, by op."""
 
@@ -152,12 +156,12 @@ def _arena() -> Arena:
     return Arena(ARENA_BYTES)
 
 
-def measure(cell: Cell, device: str, kernel_glob: str) -> dict[str, Needs | None]:
+def measure(cell: Cell, device: str, kernel_globs: Sequence[str]) -> dict[str, Needs | None]:
     """What each kernel that serves the cell needs there; None where it is wrong."""
     op, call = bound(cell, device)
     oracle = op.reference(**call.args, **call.options)
     found: dict[str, Needs | None] = {}
-    for kernel in chosen(op, device, kernel_glob):
+    for kernel in chosen(op, device, kernel_globs):
         if kernel.declines(call) is not None:
             continue
         try:
@@ -174,25 +178,29 @@ def measure(cell: Cell, device: str, kernel_glob: str) -> dict[str, Needs | None
     return found
 
 
-def chosen(op: Op, device: str, glob: str) -> list[Kernel]:
+def chosen(op: Op, device: str, globs: Sequence[str]) -> list[Kernel]:
     """The kernels of an op that fit, and run on the device."""
     return [
         kernel
         for name, kernel in sorted(op.kernels.items())
-        if fnmatch.fnmatchcase(name, glob) and kernel.device in ("any", device)
+        if any(fnmatch.fnmatchcase(name, glob) for glob in globs)
+        and kernel.device in ("any", device)
         if name != "reference"
     ]
 
 
-def cells(args: argparse.Namespace) -> Iterator[Cell]:
-    """Those of a run; the longest first, so that no process is left with one at the end."""
-    for keys, op in itertools.product(sorted(args.keys, reverse=True), BATCHES):
-        if not fnmatch.fnmatchcase(op, args.op):
-            continue
-        for condition, dtype, family, queries, seed in itertools.product(
-            CONDITIONS, FLOAT_NAMES, FAMILIES, BATCHES[op], range(args.seeds)
-        ):
-            yield Cell(op, condition, dtype, family, keys, queries, seed)
+def cells(args: argparse.Namespace) -> list[Cell]:
+    """Those of a run."""
+    found = [
+        Cell(op, condition, dtype, family, keys, queries, seed)
+        for op in BATCHES
+        if fnmatch.fnmatchcase(op, args.op)
+        for condition, dtype, family, keys, queries, seed in itertools.product(
+            CONDITIONS, FLOAT_NAMES, FAMILIES, args.keys, BATCHES[op], range(args.seeds)
+        )
+    ]
+    random.Random(0).shuffle(found)
+    return found
 
 
 # Reporting -----------------------------------------------------------------------------------
@@ -229,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not any(chosen(ops.get(op), device, args.kernel) for op in wanted):
         print(f"no kernel fits these options and runs on {device} tensors", file=sys.stderr)
         return 3
-    plan, results = list(cells(args)), []
+    plan, results = cells(args), []
     wrong: dict[str, list[str]] = {}
     for done, (cell, found) in enumerate(_all(plan, device, args), 1):
         for kernel, needs in found.items():
@@ -237,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 wrong.setdefault(kernel, []).append(repr(cell.case))
             else:
                 results.append((cell, kernel, needs))
-        if done % 200 == 0 or done == len(plan):
+        if done % 100 == 0 or done == len(plan):
             print(f"{done} of {len(plan)} calls, {len(results)} results", file=sys.stderr)
     for title, key in (
         ("kernel", lambda _, kernel: kernel),
@@ -264,8 +272,11 @@ def _all(
         return
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), _prepare) as pool:
         futures = {pool.submit(measure, cell, device, args.kernel): cell for cell in plan}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        try:
+            for future in as_completed(futures, args.budget):
+                yield futures[future], future.result()
+        except TimeoutError:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _prepare() -> None:
@@ -281,7 +292,8 @@ def _parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0))
     options: list[tuple[str, dict[str, Any]]] = [
         ("--op", {"default": "*", "metavar": "GLOB", "help": "of these ops (all)"}),
-        ("--kernel", {"default": "*", "metavar": "GLOB", "help": "these (all)"}),
+        ("--kernel", {"default": ["*"], "nargs": "+", "metavar": "GLOB", "help": "these (all)"}),
+        ("--budget", {"type": seconds, "metavar": "S", "help": "end after so many seconds"}),
         ("--keys", {"default": KEYS, "type": positive, "nargs": "+", "metavar": "N",
                     "help": f"keys a sequence {KEYS}"}),
         ("--seeds", {"default": 2, "type": positive, "metavar": "N", "help": "(%(default)s)"}),

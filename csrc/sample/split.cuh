@@ -58,7 +58,7 @@ struct Race {
 };
 
 // Kept tokens are few and far between in a warp: they queue up until every lane has one, because
-// noise costs the warp the same for one lane as for 32.
+// their weight and their noise cost the warp the same for one lane as for 32.
 struct Queue {
     sampling::Listed* places;  // [kQueue] of this warp
     int length = 0;            // the same in all lanes
@@ -73,7 +73,8 @@ struct Queue {
         __syncwarp();  // what was pushed is there
         while (length >= at_least) {
             const int from = max(0, length - 32), at = from + int(threadIdx.x % 32);
-            if (at < length) race.enter(places[at].logit, places[at].token);
+            if (at < length && race.may_take_part(places[at].logit))
+                race.enter(places[at].logit, places[at].token);
             length = from;
             race.share();
         }
@@ -103,7 +104,7 @@ __device__ inline void race_kept(const sampling::Chunks& row, const sampling::Pa
     const auto see = [&](float logit, int token) {
         const Fate fate = sieve.fate(logit);
         if (fate == Fate::in_doubt) doubtful.add(state, logit, token);
-        queue.push(fate == Fate::kept && race.may_take_part(logit), logit, token);
+        queue.push(fate == Fate::kept, logit, token);
     };
     sampling::for_chunks<sampling::kFewAhead>(row, part, -INFINITY, [&](int chunk, float4 x) {
         const int v = row.first_token(chunk);
