@@ -21,11 +21,13 @@ import fnmatch
 import functools
 import itertools
 import json
+import math
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent import futures
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -183,9 +185,8 @@ def chosen(op: Op, device: str, globs: Sequence[str]) -> list[Kernel]:
     return [
         kernel
         for name, kernel in sorted(op.kernels.items())
+        if name != "reference" and kernel.device in ("any", device)
         if any(fnmatch.fnmatchcase(name, glob) for glob in globs)
-        and kernel.device in ("any", device)
-        if name != "reference"
     ]
 
 
@@ -268,14 +269,18 @@ def _all(
 ) -> Iterator[tuple[Cell, dict[str, Needs | None]]]:
     """The cells as they are done, by several processes or, with one job, by this one."""
     if args.jobs == 1:
-        yield from ((cell, measure(cell, device, args.kernel)) for cell in plan)
+        started = time.monotonic()
+        for cell in plan:
+            if time.monotonic() - started > (args.budget or math.inf):
+                return
+            yield cell, measure(cell, device, args.kernel)
         return
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), _prepare) as pool:
-        futures = {pool.submit(measure, cell, device, args.kernel): cell for cell in plan}
+    with futures.ProcessPoolExecutor(args.jobs, get_context("spawn"), _prepare) as pool:
+        calls = {pool.submit(measure, cell, device, args.kernel): cell for cell in plan}
         try:
-            for future in as_completed(futures, args.budget):
-                yield futures[future], future.result()
-        except TimeoutError:
+            for call in futures.as_completed(calls, args.budget):
+                yield calls[call], call.result()
+        except futures.TimeoutError:
             pool.shutdown(wait=True, cancel_futures=True)
 
 

@@ -76,7 +76,7 @@ def test_a_kernel_beyond_its_budget_is_named_and_fails_the_run(capsys, monkeypat
     assert calibration.main(options) == 1
     printed = capsys.readouterr().out
     assert "torch.eager is beyond its budget in" in printed
-    assert 'yaie repro "varlen_attention.Case(' in printed
+    assert 'yaie repro "' in printed
 
 
 def test_no_kernel_that_fits_is_said(capsys) -> None:
