@@ -19,7 +19,7 @@ from yaie.ops._merge import EMPTY, FAMILIES
 OP = ops.merge_states
 
 ROWS = st.sampled_from(
-    [(1, 1), (4, 2), (3, 5), (0, 2), (17, 3), (40, 1), (300, 1), (2, 40), (1, 8)]
+    [(1, 1), (4, 2), (3, 5), (0, 2), (17, 3), (40, 1), (300, 1), (2, 40), (1, 8), (1, 128)]
 )
 
 GAPS = (

@@ -183,7 +183,7 @@ SPAN_EDGES: dict[str, Callable[[Any], bool]] = {
     "more than 1,024 sequences": lambda c: len(c.lens) > 1024 and sum(c.lens) > 0,
     "page size no power of two": lambda c: c.S & (c.S - 1) != 0,
     "more than 256 positions": lambda c: sum(c.lens) > 256,
-    "more than 65,535 positions": lambda c: max(c.lens, default=0) > 65_536,
+    "a span of more than 65,536 positions": lambda c: max(c.lens, default=0) > 65_536,
     "positions beyond 65,535": lambda c: any(len(s) and s.stop > 65_536 for s in c.spans),
     "more than 32 sequences": lambda c: len(c.lens) > 32,
 }

@@ -203,6 +203,7 @@ def edges(heads: Callable[[Any], int]) -> dict[str, Callable[[Any], bool]]:
         **{f"a light state that counts, gap {gap}": counts(gap) for gap in (16, 21, 30, 50)},
         "slices of larger buffers": lambda c: c.spare > 0 and c.T > 1 and heads(c) > 1,
         "more than 64 heads": lambda c: heads(c) > 64,
+        "more than 64 wide heads": lambda c: heads(c) > 64 < c.D,
     }
 
 

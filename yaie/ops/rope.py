@@ -148,6 +148,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "more than 256 tokens": lambda c: c.T > 256,
     "more than 16 heads": lambda c: c.H > 16 and c.T > 0,
     "more than 64 heads": lambda c: c.H > 64 and c.T > 0,
+    "more than 64 wide heads": lambda c: c.H > 64 < c.R and c.T > 0,
     "tokens that 32 bits cannot address": lambda c: c.layout == FAR and c.T > 1,
     "many tokens of many wide heads": lambda c: (
         c.T > 128 and c.H > 8 and c.R > 64 and max(c.at()) > 1024
