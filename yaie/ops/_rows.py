@@ -97,6 +97,15 @@ def _late(fill: Fill, V: int) -> Tensor:
     return x
 
 
+def _shelf(fill: Fill, V: int) -> Tensor:
+    """Some likely tokens, and far more that are nearly alike and together outweigh them: where
+    top_k cuts these, most of their weight goes."""
+    x = 0.01 * fill.normal(V) - 3.0
+    likely = fill.permutation(V)[: 1 + min(V // 8, 12)]
+    x[likely] = -0.06 * torch.arange(len(likely)).float()
+    return x
+
+
 def _masked(fill: Fill, V: int) -> Tensor:
     """Three of four tokens are banned: -inf."""
     x = 3 * fill.normal(V)
@@ -153,7 +162,8 @@ LOGITS: dict[str, Family] = {
             _huge,
             _tail,
         ),
-        *(_neighbours, _subnormal, _late, _masked, _single, _nan, _negative_nan, _inf, _banned),
+        *(_neighbours, _subnormal, _late, _shelf, _masked, _single, _nan),
+        *(_negative_nan, _inf, _banned),
     )
 }
 """Families of a row of logits, by name."""

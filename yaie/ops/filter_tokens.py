@@ -164,6 +164,13 @@ FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
         and c.temperature > 0
     ),
     "top_p after top_k": lambda c: c.B > 0 and c.top_k < c.V and c.top_p < 1 and c.temperature > 0,
+    "top_p of what top_k leaves of many nearly alike": lambda c: (
+        c.B > 0
+        and c.family == "shelf"
+        and c.temperature == 1
+        and 20 < c.top_k < c.V / 8
+        and 0.1 < c.top_p < 0.5
+    ),
     "min_p after top_p": lambda c: c.B > 0 and c.min_p > 0 and c.top_p < 1 and c.temperature > 0,
     "min_p 1": lambda c: c.B > 0 and c.min_p == 1 and c.temperature > 0,
 }
