@@ -91,18 +91,18 @@ def worse(one: int, other: int) -> int:
 
 
 def time_rows(
-    args: argparse.Namespace, rest: Sequence[str], run: str, command: str = "python -m benchmarks"
+    args: argparse.Namespace, rest: Sequence[str], run: str, typed_as: str = "python -m benchmarks"
 ) -> int:
-    """Run the rows, again and again while processes die; pytest's exit status. ``command`` is what
-    was typed, for the records."""
+    """Run the rows, again and again while processes die; pytest's exit status. ``typed_as`` is the
+    command in their records."""
     args.out.mkdir(parents=True, exist_ok=True)
     plugins = filter(None, [os.environ.get("YAIE_PLUGINS"), PEERS])
     # pytest-benchmark switches itself off in a worker of xdist, which a caller may be.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    environment = {**outside, "YAIE_PLUGINS": ",".join(plugins), "YAIE_COMMAND": command}
+    environment = {**outside, "YAIE_PLUGINS": ",".join(plugins), "YAIE_COMMAND": typed_as}
     started, status = time.monotonic(), 0
     for _ in range(RESTARTS):
-        process = [
+        command = [
             *(
                 sys.executable,
                 "-m",
@@ -126,8 +126,8 @@ def time_rows(
         ]
         if args.budget is not None:
             left = args.budget - (time.monotonic() - started)
-            process.append(f"--budget={max(left, 1.0)}")
-        status = subprocess.run([*process, *rest], env=environment, cwd=HERE.parent).returncode
+            command.append(f"--budget={max(left, 1.0)}")
+        status = subprocess.run([*command, *rest], env=environment, cwd=HERE.parent).returncode
         if status >= 0 and status != LOST:
             return status
         how = f"was killed by signal {-status}" if status < 0 else "lost its device"

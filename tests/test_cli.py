@@ -8,6 +8,8 @@ import shlex
 import subprocess
 import sys
 from contextlib import nullcontext
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from conftest import PLUGIN
 from yaie import ops, pages
 from yaie.check import Judge
 from yaie.cli import main
+from yaie.command import errors
 
 
 @pytest.fixture(autouse=True)
@@ -147,9 +150,8 @@ def test_a_mistyped_glob_is_answered_with_the_nearest(
     assert words in err
 
 
-@pytest.mark.parametrize("glob", ["simt.*", "*.split_kv", "simt.vec"])
-def test_kernels_that_are_not_built_are_no_typing_error(glob: str) -> None:
-    done = without_extension("check", "--kernel", glob)
+def test_kernels_that_are_not_built_are_no_typing_error() -> None:
+    done = without_extension("check", "--kernel", "simt.*")
     assert "yaie: the extension yaie._simt is not built: run `nox -s build`\n" == done.stderr
     assert 2 == done.returncode
 
@@ -232,6 +234,92 @@ def test_repro_with_an_unknown_kernel_is_a_usage_error(capsys: Any) -> None:
     status, _, err = run(capsys, "repro", "append_kv.Case()", "--kernel", "torch.eagre")
     assert 2 == status
     assert "no kernel 'torch.eagre'; did you mean torch.eager?" in err
+
+
+# The environment -----------------------------------------------------------------------------
+
+
+def command(environment: dict[str, str], *argv: str) -> subprocess.CompletedProcess[str]:
+    given = {**os.environ, **environment}
+    start = [sys.executable, "-m", "yaie.cli"]
+    return subprocess.run([*start, *argv], env=given, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"YAIE_KERNEL": "rope=simt.nave"}, "YAIE_KERNEL: 'rope=simt.nave': no kernel 'simt.nave'"),
+        ({"YAIE_PLUGINS": "no_such_plugin"}, "YAIE_PLUGINS: no module 'no_such_plugin'"),
+        ({"YAIE_CHECKED": "false"}, "YAIE_CHECKED is 'false', must be 0 (off) or 1 (on)"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_mistyped_variable_is_a_usage_error(environment: dict[str, str], words: str) -> None:
+    done = command(environment, "ops")
+    assert (2, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
+    assert done.stderr.startswith(f"yaie: {words}")
+
+
+def half_linked(folder: Path) -> dict[str, str]:
+    (folder / f"_simt{EXTENSION_SUFFIXES[0]}").write_bytes(b"\x7fELF")
+    return {"YAIE_EXTENSIONS": str(folder)}
+
+
+def test_a_half_linked_extension_is_to_be_built_again(tmp_path: Path) -> None:
+    done = command(half_linked(tmp_path), "ops")
+    assert (2, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
+    assert done.stderr.startswith("yaie: the extension yaie._simt cannot be loaded (")
+    assert done.stderr.endswith("file too short); rebuild: nox -s build\n")
+
+
+def test_a_program_that_imports_yaie_gets_the_error(tmp_path: Path) -> None:
+    environment = {**os.environ, **half_linked(tmp_path)}
+    program = "try:\n import yaie\nexcept ImportError as error:\n print(error)"
+    start = [sys.executable, "-c", program]
+    done = subprocess.run(start, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("rebuild: nox -s build\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "is_it"),
+    [
+        ("/usr/bin/yaie", ["/usr/bin/python", "/usr/bin/yaie", "ops"], True),
+        ("-m", ["python", "-X", "dev", "-m", "yaie.cli", "ops"], True),
+        ("-m", ["python", "-m", "pytest", "yaie.cli"], False),
+        ("-c", ["python", "-c", "import yaie"], False),
+        ("/usr/bin/pytest", ["python", "/usr/bin/pytest", "-m"], False),
+    ],
+)
+def test_who_is_the_command(
+    name: str, arguments: list[str], is_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name])
+    monkeypatch.setattr(sys, "orig_argv", arguments)
+    assert is_it == errors._is_the_command()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("no op"), "no op"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a/b"),
+            "a/b: No such file or directory",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "there is not enough memory"),
+        (
+            RuntimeError("CUDA out of memory. Tried"),
+            "there is not enough memory: CUDA out of memory",
+        ),
+        (RuntimeError("shapes differ"), None),
+        (KeyError("a"), None),
+        (AssertionError(), None),
+    ],
+)
+def test_errors_of_the_input_or_the_machine_are_told(error: Exception, said: str | None) -> None:
+    told = errors.sentence(error)
+    assert told is None if said is None else told is not None and told.startswith(said)
 
 
 @pytest.mark.parametrize("argv", [[], ["chekc"], ["repro", "append_kv.Case()"], ["check", "-x"]])

@@ -343,6 +343,23 @@ def test_the_environment_changes_the_default(
     assert (expected, expected) == (contents_checked("cpu"), contents_checked("cuda"))
 
 
+@pytest.mark.parametrize("value", ["false", "no", "2", "on"])
+def test_what_is_neither_on_nor_off_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YAIE_CHECKED", value)
+    words = f"YAIE_CHECKED is '{value}', must be 0 .* or 1"
+    with pytest.raises(ValueError, match=words):
+        contents_checked("cpu")
+    with pytest.raises(ValueError, match=words):
+        dispatch.check_environment(ops.kernel_names())
+    with checked():
+        assert contents_checked("cuda")
+
+
+def test_nothing_is_as_if_it_were_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YAIE_CHECKED", "")
+    test_contents_are_checked_on_a_cpu_and_not_on_a_gpu()
+
+
 def test_a_block_wins_over_the_environment_and_blocks_nest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YAIE_CHECKED", "0")
     with checked():

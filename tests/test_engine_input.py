@@ -320,6 +320,9 @@ def test_generate_shows_each_step(capsys: Any) -> None:
         ((*TINY, "--ids", "--prompt", "1", "--top-p", "0"), "top_p: is 0.0"),
         ((*TINY, "--ids", "--prompt", "1", "--use", "nobody"), "no kernel 'nobody'"),
         ((*TINY, "--ids", "--prompt", "1", "--device", "tpu9"), "--device tpu9"),
+        ((*TINY, "--ids", "--prompt", "1", "--device", "meta"), "--device meta: must be cpu or"),
+        ((*TINY, "--ids", "--prompt", "1", "--device", "cuda:99"), "--device cuda:99: torch sees"),
+        ((*TINY, "--ids", "--prompt", "1", "--pages", str(10**12)), "there is not enough memory: "),
         (("--model", "/nowhere", "--ids", "--prompt", "1"), "config.json: cannot be read"),
         (("--config", "big", "--random-weights", "--ids", "--prompt", "1"), "no config 'big'"),
     ],
@@ -328,6 +331,28 @@ def test_generate_says_what_is_wrong(capsys: Any, arguments: tuple[str, ...], wo
     status, _, err = said(capsys, "generate", *arguments)
     assert status == 2
     assert words in err
+
+
+def test_bench_finds_at_once_that_it_cannot_keep_figures(
+    capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("yaie.engine.commands.measure", None)
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        status, out, err = said(capsys, "engine-bench", *TINY, "--records", str(folder))
+        assert (2, "") == (status, out)
+        assert err.startswith(f"yaie: --records {folder}: nothing can be written there")
+
+
+@pytest.mark.parametrize("option", ["--requests", "--output-tokens", "--pages", "--page-size"])
+@pytest.mark.parametrize("number", ["0", "x"])
+def test_what_counts_something_is_a_whole_number_from_1_on(
+    capsys: Any, option: str, number: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["engine-bench", *TINY, option, number])
+    assert 2 == ended.value.code
+    assert f"{option}: is '{number}', must be a whole number from 1" in capsys.readouterr().err
 
 
 def test_bench_prints_and_records(capsys: Any, tmp_path: Path) -> None:

@@ -176,6 +176,13 @@ def test_status_is_3_when_nothing_ran(capsys, tmp_path):
     assert "no mutant fits these options" in capsys.readouterr().err
 
 
+def test_where_no_fate_can_be_kept_nothing_is_built(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("conformance.mutants.__main__._prepare", None)
+    (tmp_path / "file").write_text("")
+    assert main(["--op", "append_kv", "--records", str(tmp_path / "file")]) == 2
+    assert capsys.readouterr().err.startswith(f"mutants: --records {tmp_path}/file: nothing can")
+
+
 def test_listing_runs_nothing(capsys):
     assert main(["--list", "--op", "append_kv"]) == 0
     assert "append-negative-slot-written" in capsys.readouterr().out

@@ -579,6 +579,38 @@ def test_what_is_no_case_is_a_value_error_that_quotes_it(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("append_kv.Case(3)", "write field=value"),
+        ("append_kv.Case(TT=3)", "no field 'TT'; did you mean T?"),
+        ("append_kv.Case(**{})", "no field '**'"),
+        ("append_kv.Case(T=1)(T=2)", "write field=value"),
+        ("append_kv.Case(T=3, T=4)", "a name stands twice"),
+        (f"append_kv.Case(T={'[' * 100_000})", "too many nested parentheses"),
+        (f"append_kv.Case(T={'-' * 100_000}1)", "it is nested too deeply"),
+        (f"append_kv.Case(T={'-' * 3000}1)", "it is nested too deeply"),
+        (f"append_kv.Case(seed={2**64})", f"seed is {2**64}, must be below 2**64"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_why_a_text_is_no_case_is_said_in_a_sentence(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match="not a Case of append_kv") as caught:
+        ops.get("append_kv").parse_case(text)
+    said = str(caught.value)
+    assert words in said
+    assert len(said) < 600
+
+
+@OPS
+def test_the_largest_seed_makes_inputs(op: ops.Op) -> None:
+    """One beyond it would be judged as a fault of the kernel."""
+    case = replace(op.good, seed=2**64 - 1)
+    op.inputs(case, Fill(Arena(1 << 20), case.seed))
+    with pytest.raises(ValueError, match="must be below"):
+        replace(op.good, seed=2**64)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "append_kv.Case(T='3')",

@@ -77,9 +77,9 @@ def choose_kernels(op_glob: str = "*", kernel_glob: str = "*") -> list[tuple[Op,
     if fitting:
         return fitting
     if unbuilt := _unbuilt([op.name for op in named], kernel_glob):
-        where = ", where there are nvcc and a GPU" if unbuilt[0] == "cuda" else ""
-        name = f"yaie._{unbuilt[0]}"
-        raise ValueError(f"the extension {name} is not built: run `nox -s build`{where}")
+        face = unbuilt[0]
+        where = ", where there are nvcc and a GPU" if face == "cuda" else ""
+        raise ValueError(f"the extension yaie._{face} is not built: run `nox -s build`{where}")
     hint = nearest(kernel_glob, sorted({kernel.name for _, kernel in offered}))
     raise ValueError(f"no kernel fits --kernel {kernel_glob}{hint}")
 

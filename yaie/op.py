@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,10 @@ else:
 
 
 C = TypeVar("C", bound=type)
+SEEDS = 2**64
+"""How many there are: whatever draws by the seed of a Case takes 64 bits."""
+LONGEST_TOLD = 500
+"""Characters of what was given that a message repeats."""
 
 
 def print_as_repr(self: Any, printer: Any, cycle: bool) -> None:
@@ -77,6 +81,25 @@ def written(case: Any, value: Callable[[Any], str]) -> str:
     return f"{page}.Case({', '.join(shown)})"
 
 
+def _values(text: str, fields: Sequence[str]) -> dict[str, Any]:
+    """What the arguments of a call of Case, as they are written, give its fields."""
+    node = ast.parse(f"f({text})", mode="eval").body
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+        raise ValueError("write field=value")
+    values = {k.arg or "**": ast.literal_eval(k.value) for k in node.keywords}
+    for name in values:
+        if name not in fields:
+            raise ValueError(f"no field {name!r}{dispatch.nearest(name, fields)}")
+    if len(values) < len(node.keywords):
+        raise ValueError("a name stands twice")
+    return values
+
+
+def _shortened(text: str) -> str:
+    """A text in quotes, the middle of a long one left out."""
+    return repr(text if len(text) <= LONGEST_TOLD else f"{text[:100]} ... {text[-50:]}")
+
+
 def _check_field(f: dataclasses.Field[Any], value: Any) -> None:
     kind = type(f.default)
     numbers = kind is float or f.default is None
@@ -92,6 +115,8 @@ def _check_field(f: dataclasses.Field[Any], value: Any) -> None:
     least = f.metadata.get("at_least")
     if least is not None and value < least:
         raise ValueError(f"{f.name} is {value}, must be at least {least}")
+    if f.name == "seed" and value >= SEEDS:
+        raise ValueError(f"seed is {value}, must be below 2**64")
 
 
 def _holds_numbers(value: Any, *, nested: bool = False) -> bool:
@@ -323,13 +348,11 @@ class Op:
         if m is None or m[1] not in (None, self.name):
             raise ValueError(f"not a Case of {self.name}: {text!r}")
         try:
-            node = ast.parse(f"f({m[2]})", mode="eval").body
-            assert isinstance(node, ast.Call) and not node.args
-            values = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-            if len(values) < len(node.keywords):
-                raise ValueError("a name stands twice")
-            return self.Case(**values)
-        except (SyntaxError, AssertionError, TypeError, ValueError) as error:
-            if "malformed node" in str(error):
-                error = ValueError("only literals are allowed")
-            raise ValueError(f"not a Case of {self.name}: {text!r}: {error}") from error
+            return self.Case(**_values(m[2], [f.name for f in dataclasses.fields(self.Case)]))
+        except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:
+            said = str(error)
+            if "malformed node" in said:
+                said = "only literals are allowed"
+            if isinstance(error, (RecursionError, MemoryError)):
+                said = "it is nested too deeply"
+            raise ValueError(f"not a Case of {self.name}: {_shortened(text)}: {said}") from error

@@ -17,7 +17,7 @@ from conformance.mutants.hunt import SHRINK_SECONDS, Effort
 from conformance.mutants.runner import Cache, hunt_all
 from conformance.mutants.table import Row
 from conformance.profiles import PROFILES
-from yaie.command.arguments import positive
+from yaie.command.arguments import make_folder, positive
 from yaie.record import DEFAULT_FOLDER, Recorder, new_run_id
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NOTHING, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -111,6 +111,11 @@ def _run_mutants(trials: Sequence[Trial], args: argparse.Namespace) -> int:
     if not trials:
         print("no mutant fits these options", file=sys.stderr)
         return EXIT_NOTHING
+    try:
+        make_folder("--records", args.records)
+    except ValueError as error:
+        print(f"mutants: {error}", file=sys.stderr)
+        return EXIT_USAGE
     for trial in trials:
         trial.mutant.apply()  # every edit is checked before anything is built
     profile = args.profile or "default"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from yaie.command.arguments import make_folder, positive
 from yaie.engine.bench import (
     SHAPES,
     Load,
@@ -51,7 +52,7 @@ def add_commands(commands: Any, record: Record) -> None:
     generate.add_argument(
         "--ids", action="store_true", help="prompts are token ids (3,1,4), and so is the output"
     )
-    generate.add_argument("--max-tokens", type=int, default=64, metavar="N")
+    generate.add_argument("--max-tokens", type=positive, default=64, metavar="N")
     generate.add_argument("--temperature", type=float, default=1.0)
     generate.add_argument("--top-k", type=int, default=-1)
     generate.add_argument("--top-p", type=float, default=1.0)
@@ -70,9 +71,9 @@ def add_commands(commands: Any, record: Record) -> None:
         description="Example: yaie engine-bench --config llama3-8b --random-weights --device cuda",
     )
     _add_model_options(bench)
-    bench.add_argument("--requests", type=int, default=32, metavar="N")
-    bench.add_argument("--prompt-tokens", type=int, default=128, metavar="N")
-    bench.add_argument("--output-tokens", type=int, default=64, metavar="N")
+    bench.add_argument("--requests", type=positive, default=32, metavar="N")
+    bench.add_argument("--prompt-tokens", type=positive, default=128, metavar="N")
+    bench.add_argument("--output-tokens", type=positive, default=64, metavar="N")
     bench.add_argument(
         "--shared", type=float, default=0.0, metavar="SHARE", help="of a prompt that all have (0)"
     )
@@ -96,10 +97,14 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1 ...")
     parser.add_argument("--dtype", choices=DTYPES, help="default: the config's")
-    parser.add_argument("--page-size", type=int, default=16, metavar="N")
-    parser.add_argument("--pages", type=int, metavar="N", help="default: what the memory holds")
-    parser.add_argument("--token-budget", type=int, default=2048, metavar="N", help="of a step")
-    parser.add_argument("--max-requests", type=int, default=64, metavar="N", help="in a step")
+    parser.add_argument("--page-size", type=positive, default=16, metavar="N")
+    parser.add_argument(
+        "--pages", type=positive, metavar="N", help="default: what the memory holds"
+    )
+    parser.add_argument(
+        "--token-budget", type=positive, default=2048, metavar="N", help="of a step"
+    )
+    parser.add_argument("--max-requests", type=positive, default=64, metavar="N", help="in a step")
     parser.add_argument("--no-prefix-cache", action="store_true")
     parser.add_argument("--no-graphs", action="store_true", help="no CUDA graphs")
     parser.add_argument(
@@ -142,9 +147,15 @@ def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"--device {name}: unknown") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: unknown, must be cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: must be cpu or cuda")
+    if device.type == "cpu":
+        return
+    if not torch.cuda.is_available():
         raise ValueError(f"--device {name}: torch sees no GPU")
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: torch sees {torch.cuda.device_count()} of them")
 
 
 def run_generate(args: argparse.Namespace) -> int:
@@ -253,6 +264,8 @@ def _footer(c: Completion) -> str:
 def run_bench(args: argparse.Namespace) -> int:
     """Measure one load, then where its time goes, then transformers; record it all."""
     load = _load(args)
+    if args.records != "none":
+        make_folder("--records", Path(args.records))
     source = args.model if args.model is not None else SHAPES.get(args.config, {})
     engine = _engine(args, _decoder(args))
     device, dtype = engine.model.device, engine.model.dtype
@@ -298,9 +311,6 @@ def _peer(
 
 
 def _load(args: argparse.Namespace) -> Load:
-    for name in ("requests", "prompt_tokens", "output_tokens"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')}: must be at least 1")
     if not 0 <= args.shared <= 1:
         raise ValueError(f"--shared is {args.shared}, must lie in [0, 1]")
     shared = round(args.shared * args.prompt_tokens)
