@@ -407,6 +407,9 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     ),
     "more than 16 queries": lambda c: max(c.q_lens, default=0) > 16,
     "more than 65,535 queries": lambda c: sum(c.q_lens) > 65_535,
+    "more than 65,535 queries under a causal mask": lambda c: (
+        c.causal and any(q > 65_535 and kv for q, kv in zip(c.q_lens, c.kv_lens, strict=True))
+    ),
     "more than 4 sequences": lambda c: len(c.q_lens) > 4,
     "more than 128 sequences, some without queries": lambda c: (
         len(c.q_lens) > 128 and 0 in c.q_lens and sum(c.q_lens) > 0
