@@ -97,6 +97,15 @@ def _late(fill: Fill, V: int) -> Tensor:
     return x
 
 
+def _shelf(fill: Fill, V: int) -> Tensor:
+    """Some likely tokens, and far more that are nearly alike and together outweigh them: where
+    top_k cuts these, most of their weight goes."""
+    x = 0.01 * fill.normal(V) - 3.0
+    likely = fill.permutation(V)[: 1 + min(V // 8, 12)]
+    x[likely] = -0.06 * torch.arange(len(likely)).float()
+    return x
+
+
 def _masked(fill: Fill, V: int) -> Tensor:
     """Three of four tokens are banned: -inf."""
     x = 3 * fill.normal(V)
@@ -153,7 +162,8 @@ LOGITS: dict[str, Family] = {
             _huge,
             _tail,
         ),
-        *(_neighbours, _subnormal, _late, _masked, _single, _nan, _negative_nan, _inf, _banned),
+        *(_neighbours, _subnormal, _late, _shelf, _masked, _single, _nan),
+        *(_negative_nan, _inf, _banned),
     )
 }
 """Families of a row of logits, by name."""
@@ -288,17 +298,26 @@ POOLS: dict[str, tuple[float, ...]] = {
     "presence": (0.0, 1.5, -2.0, 0.1),
 }
 """Values that the rows of a mixed batch draw theirs from, by parameter."""
+MATES = ("same", "mixed", "last")
+"""Which rows have a family, parameters and a seed of their own: none; all but the first; the last
+eight, which is cheap where rows are many."""
+
+
+def _first_own(mates: str, B: int) -> int:
+    """The first row that has its own, B if none does."""
+    return {"mixed": 1, "last": max(1, B - 8)}.get(mates, B)
 
 
 def drawn(
     fill: Fill, families: Mapping[str, Family], family: str, shape: tuple[int, int], mates: str
 ) -> Tensor:
-    """[B,V] before it is laid out: row 0 of the family, and so are the others unless ``mates`` is
-    "mixed", when each is of a family drawn for it."""
+    """[B,V] before it is laid out: row 0 of the family, and so are the others unless ``mates`` says
+    that each is of a family drawn for it."""
     B, V = shape
     names = [family] * B
-    if mates == "mixed":
-        names[1:] = fill.rng.choice(list(families), B)[1:].tolist()
+    if mates != "same":
+        own = _first_own(mates, B)
+        names[own:] = fill.rng.choice(list(families), B)[own:].tolist()
     return torch.stack([families[name](fill, V) for name in names]) if B else torch.empty(0, V)
 
 
@@ -317,9 +336,9 @@ def parameters(fill: Fill, case: Any, *names: str) -> dict[str, Tensor]:
     made = {}
     for name in names:
         values = [getattr(case, name)] * case.B
-        if case.mates == "mixed":
-            pool = POOLS[name]
-            values[1:] = [pool[i] for i in fill.rng.integers(len(pool), size=case.B)][1:]
+        if case.mates != "same":
+            pool, own = POOLS[name], _first_own(case.mates, case.B)
+            values[own:] = [pool[i] for i in fill.rng.integers(len(pool), size=case.B)][own:]
         dtype = torch.int32 if name == "top_k" else torch.float32
         made[name] = fill.tensor(torch.tensor(values, dtype=dtype), dtype)
     return made
@@ -328,9 +347,10 @@ def parameters(fill: Fill, case: Any, *names: str) -> dict[str, Tensor]:
 def noise_keys(fill: Fill, key: int, position: int, B: int, mates: str) -> dict[str, Tensor]:
     """seed and position of each row: one request's next positions, or one of many requests'."""
     keys, at = [key] * B, [(position + b + 2**31) % 2**32 - 2**31 for b in range(B)]
-    if mates == "mixed":
-        keys[1:] = fill.rng.integers(-(2**63), 2**63, size=B)[1:].tolist()
-        at[1:] = fill.rng.integers(0, 2**31, size=B)[1:].tolist()
+    if mates != "same":
+        own = _first_own(mates, B)
+        keys[own:] = fill.rng.integers(-(2**63), 2**63, size=B)[own:].tolist()
+        at[own:] = fill.rng.integers(0, 2**31, size=B)[own:].tolist()
     return {
         "seed": fill.tensor(torch.tensor(keys, dtype=torch.int64), torch.int64),
         "position": fill.ints(at),
@@ -350,7 +370,7 @@ LAYOUT_EDGES: dict[str, Callable[[Any], bool]] = {
     "rows off alignment": lambda c: c.B > 0 and c.shift % 4 != 0,
     "rows unlike each other": lambda c: c.B > 1 and c.mates == "mixed",
     "more than 16 rows": lambda c: c.B > 16,
-    "more than 256 rows unlike each other": lambda c: c.B > 256 and c.mates == "mixed",
+    "rows unlike the others behind the 256th": lambda c: c.B >= 264 and c.mates == "last",
     "V above 1024": lambda c: c.B > 0 and c.V > 1024,
     "V above 32768": lambda c: c.B > 0 and c.V > 32768,
     "a vocabulary that 17 bits cannot count": lambda c: c.B > 0 and c.V > 1 << 17,

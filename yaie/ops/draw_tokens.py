@@ -45,8 +45,8 @@ from yaie.signature import parse
 @case
 class Case:
     """B rows of V weights, the draws of a request from ``position`` on with seed ``key``, or with
-    ``mates`` "mixed" of one request a row, of any family. In the family "close" all tokens of all
-    rows arrive at about the same time (_noise.py). ``at`` is the token that the families
+    ``mates`` (_rows.MATES) of one request a row, of any family. In the family "close" all tokens of
+    all rows arrive at about the same time (_noise.py). ``at`` is the token that the families
     "one", "rare" and "tails" favour. ``gap`` and ``shift`` as in filter_tokens."""
 
     B: int = at_least(0, default=1)
@@ -55,7 +55,7 @@ class Case:
     key: int = at_least(-(2**63), default=0)
     position: int = at_least(-(2**31), default=0)
     at: int = at_least(0, default=0)
-    mates: str = one_of(("same", "mixed"), default="same")
+    mates: str = one_of(rows.MATES, default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of((*rows.WEIGHTS, noise.CLOSE), default="softmax")

@@ -56,10 +56,10 @@ PARAMETERS = ("temperature", "top_k", "top_p", "min_p")
 @case
 class Case:
     """B rows of V logits. The parameters are those of row 0; other rows have the same, or with
-    ``mates`` "mixed" each its own, of its own family. Where ``near`` is "token", top_p is moved to
-    where it just decides about one (_sampling.beside_a_token). ``gap`` elements lie between rows,
-    which start ``shift`` elements off the allocator's alignment; a gap of -1: one row stands for
-    all."""
+    ``mates`` "mixed" each its own, of its own family, with "last" so do the last eight. Where
+    ``near`` is "token", top_p is moved to where it just decides about one
+    (_sampling.beside_a_token). ``gap`` elements lie between rows, which start ``shift`` elements
+    off the allocator's alignment; a gap of -1: one row stands for all."""
 
     B: int = at_least(0, default=1)
     V: int = at_least(1, default=4)
@@ -69,7 +69,7 @@ class Case:
     top_p: float = 1.0
     min_p: float = 0.0
     near: str = one_of(("any", "token"), default="any")
-    mates: str = one_of(("same", "mixed"), default="same")
+    mates: str = one_of(rows.MATES, default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of(rows.LOGITS, default="normal")
@@ -164,6 +164,13 @@ FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
         and c.temperature > 0
     ),
     "top_p after top_k": lambda c: c.B > 0 and c.top_k < c.V and c.top_p < 1 and c.temperature > 0,
+    "top_p of what top_k leaves of many nearly alike": lambda c: (
+        c.B > 0
+        and c.family == "shelf"
+        and c.temperature == 1
+        and 20 < c.top_k < c.V / 8
+        and 0.1 < c.top_p < 0.5
+    ),
     "min_p after top_p": lambda c: c.B > 0 and c.min_p > 0 and c.top_p < 1 and c.temperature > 0,
     "min_p 1": lambda c: c.B > 0 and c.min_p == 1 and c.temperature > 0,
 }

@@ -29,13 +29,13 @@ from yaie.signature import parse
 
 @case
 class Case:
-    """B rows of V logits. Other rows than the first are of the same family, or with ``mates``
-    "mixed" of any; ``gap`` and ``shift`` as in filter_tokens."""
+    """B rows of V logits. Other rows than the first are of the same family, or by their
+    ``mates`` (_rows.MATES) of any; ``gap`` and ``shift`` as in filter_tokens."""
 
     B: int = at_least(0, default=1)
     V: int = at_least(1, default=4)
     dtype: str = one_of(("float32",), default="float32")
-    mates: str = one_of(("same", "mixed"), default="same")
+    mates: str = one_of(rows.MATES, default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of(rows.LOGITS, default="normal")

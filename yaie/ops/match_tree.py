@@ -104,7 +104,8 @@ def _grown(case: Case) -> tuple[Tree, list[Tokens], list[tuple[int, str, int]]]:
 
 def inputs(case: Case, fill: Fill) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tree and the queries, packed."""
-    named = partial(tokens_of, case.family, int(fill.rng.integers(2**32)))
+    zero = int(fill.rng.integers(2**32)) if case.family == "bits" else 0
+    named = partial(tokens_of, case.family, zero)
     tree = arrays(named(case.tree.edges), case.tree.children, partial(packed, fill))
     query, q_indptr = packed(fill, named(case.asked))
     return {**tree, "query": query, "q_indptr": q_indptr}, {"page": case.page}
@@ -180,7 +181,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
     "more than 128 nodes deep": lambda c: c.chain > 128 and _deepest(c) > 128 * c.page,
     "more than 1,024 siblings": lambda c: c.siblings > 1024 and c.walks > 9,
-    "siblings that part behind the 64th token": lambda c: c.siblings > 64 < c.page // 2 + 1,
+    "siblings that part behind the 64th token": lambda c: c.siblings > 64 and c.page >= 128,
     "a node that 16 bits cannot count": lambda c: any(node > 65_535 for *_, node in c.stops()),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
     "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,

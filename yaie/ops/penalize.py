@@ -54,7 +54,7 @@ from yaie.signature import parse
 class Case:
     """One row for each length of a prompt and of an output, V logits each. Tokens are drawn from
     an ``alphabet`` of so many. The parameters are those of row 0; other rows have the same, or
-    with ``mates`` "mixed" each its own, of its own family. ``gap`` and ``shift`` as in
+    by their ``mates`` each its own, of its own family (_rows.MATES). ``gap`` and ``shift`` as in
     filter_tokens."""
 
     prompt_lens: tuple[int, ...] = (3,)
@@ -65,7 +65,7 @@ class Case:
     repetition: float = 1.0
     frequency: float = 0.0
     presence: float = 0.0
-    mates: str = one_of(("same", "mixed"), default="same")
+    mates: str = one_of(rows.MATES, default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of(rows.LOGITS, default="normal")

@@ -57,7 +57,7 @@ class Case:
     min_p: float = 0.0
     key: int = at_least(-(2**63), default=0)
     position: int = at_least(-(2**31), default=0)
-    mates: str = one_of(("same", "mixed"), default="same")
+    mates: str = one_of(rows.MATES, default="same")
     gap: int = at_least(-1, default=0)
     shift: int = at_least(0, default=0)
     family: str = one_of((*rows.LOGITS, noise.CLOSE, noise.OUTSIDER), default="normal")
