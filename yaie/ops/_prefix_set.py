@@ -225,6 +225,19 @@ def evicts_part(history: History, S: int, n: int) -> bool:
     )
 
 
+def evicts_what_came_after_a_lock(history: History, S: int) -> bool:
+    """Whether an eviction drops what was added after a lock that still holds: what is locked was
+    used longer ago, and stays."""
+    locks = [i for i, (command, event) in enumerate(history) if command.kind == "lock"]
+    added = _added(history, S)
+    return any(
+        bool(pages & gone) and history[i][1].observables[1] > 0 and any(lock < j for lock in locks)
+        for i, gone in _evictions(history)
+        for j, pages in added
+        if j < i
+    )
+
+
 def evicts_of_many(history: History, S: int, n: int) -> bool:
     """Whether an eviction drops pages of more than n inserts."""
     added = _added(history, S)
@@ -258,6 +271,9 @@ HISTORY_EDGES: dict[str, Callable[[Any], bool]] = {
     ),
     "evict while locked": lambda c: any(
         a.kind == "evict" and e.values and e.observables[1] for a, e in c.history
+    ),
+    "evict what came after a lock that holds": lambda c: evicts_what_came_after_a_lock(
+        c.history, c.page_size
     ),
     "evict some of a run of more than 64 pages": lambda c: evicts_part(c.history, c.page_size, 64),
     "evict the pages of more than 64 inserts": lambda c: evicts_of_many(c.history, c.page_size, 64),

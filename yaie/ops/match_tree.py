@@ -181,7 +181,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
     "more than 128 nodes deep": lambda c: c.chain > 128 and _deepest(c) > 128 * c.page,
     "more than 1,024 siblings": lambda c: c.siblings > 1024 and c.walks > 9,
-    "siblings that part behind the 64th token": lambda c: c.siblings > 64 < c.page // 2 + 1,
+    "siblings that part behind the 64th token": lambda c: c.siblings > 64 and c.page >= 128,
     "a node that 16 bits cannot count": lambda c: any(node > 65_535 for *_, node in c.stops()),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
     "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
