@@ -4,7 +4,7 @@ Every kernel of attention that fits is run on each family of values, each dtype,
 head dims 64, 128 and 256, without and with a window and a softcap. Printed are the largest numbers
 over all of it: the share of its budget that an element used, and what each constant would have to
 be for the worst element or row to pass just so, the others being as they are. docs/error-model.md
-says what they stand for; what was found is in docs/decisions/0014.
+says what they stand for.
 
     YAIE_PLUGINS=benchmarks.peers python -m benchmarks.calibration --json reports/calibration.json
 
@@ -161,7 +161,11 @@ def _arena() -> Arena:
 def measure(cell: Cell, device: str, kernel_globs: Sequence[str]) -> dict[str, Needs | None]:
     """What each kernel that serves the cell needs there; None where it is wrong."""
     op, call = bound(cell, device)
-    oracle = op.reference(**call.args, **call.options)
+    try:
+        oracle = op.reference(**call.args, **call.options)
+    except torch.OutOfMemoryError:  # other processes may have it
+        torch.cuda.empty_cache()
+        return {}
     found: dict[str, Needs | None] = {}
     for kernel in chosen(op, device, kernel_globs):
         if kernel.declines(call) is not None:
@@ -169,6 +173,9 @@ def measure(cell: Cell, device: str, kernel_globs: Sequence[str]) -> dict[str, N
         try:
             out, lse = kernel.run(**call.args, **call.options)
         except dispatch.Unsupported:
+            continue
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
             continue
         assert op.comparison is not None
         budgets = op.comparison(oracle, call, kernel.contract)

@@ -6,6 +6,7 @@ edge or its Case another field. The large ones are written by hand: no strategy 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -122,9 +123,22 @@ def _quoted(text: str) -> str:
     return json.dumps(text) if "'" in text else f"'{text}'"  # either is a string of TOML
 
 
-def main() -> int:
-    """Draw what is missing, op by op."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw what is missing, op by op; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance.edges",
+        description="Draw a Case for every edge that edges.toml has none for, and write it there.",
+        epilog="exit status: 0 done, or nothing to do; 1 --check found something to do",
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    args = parser.parse_args(argv)
     kernels.load()
+    if args.check:
+        lacking = {op.name: set(op.edges) ^ set(_table(op)) for op in ops.OPS.values()}
+        for name, edges in lacking.items():
+            for edge in sorted(edges):
+                print(f"{name}: {edge}: not both on the page and in the file", file=sys.stderr)
+        return int(any(lacking.values()))
     chosen = {}
     for op in ops.OPS.values():
         chosen[op.name] = complete(op)
