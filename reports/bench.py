@@ -126,7 +126,7 @@ def _context(page: Page) -> dict[str, Any]:
         "with_charts": bool(page.charts),
         "stats": {
             "timed": len(timed),
-            "kernels": timed["kernel"].nunique(),
+            "kernels": timings.kernels_of(timed),
             "ops": timed["op"].nunique(),
             "failed": int(page.rows["status"].isin(timings.FAILED).sum()),
             "unsteady": int(timed["unsteady"].sum()) if len(timed) else 0,

@@ -285,12 +285,16 @@ def _counted(table: pd.DataFrame) -> str:
     timed = table[table["status"] == "timed"]
     if timed.empty:
         return f"{_count(len(table), 'row')} in these records, none with a time."
-    names = (
-        f"{_count(timed['kernel'].nunique(), 'kernel')} of {_count(timed['op'].nunique(), 'op')}"
-    )
+    kernels, ops = kernels_of(timed), timed["op"].nunique()
     ours = of_best(table)
     versus = f" Our best kernels take {ours:.2f} of the best peer's time." if ours == ours else ""
-    return f"{_count(len(timed), 'time')} of {names}, of {_count(len(table), 'row')}.{versus}"
+    names = f"{_count(kernels, 'kernel')}, {_count(ops, 'op')}"
+    return f"{len(timed):,} of {_count(len(table), 'row')} timed: {names}.{versus}"
+
+
+def kernels_of(table: pd.DataFrame) -> int:
+    """How many kernels the rows are of; a name may serve several ops."""
+    return len(table[["op", "kernel"]].drop_duplicates())
 
 
 def _count(number: int, noun: str) -> str:
