@@ -458,9 +458,11 @@ def test_every_kernel_either_declines_with_a_reason_or_runs(text: str) -> None:
     call = op.bind(**args, **options)
     ran = 0
     for name, kernel in op.kernels.items():
+        if not name.startswith("simt."):
+            continue
         reason = kernel.declines(call)
         assert reason is None or reason.strip(), name
-        if name.startswith("simt.") and reason is None:
+        if reason is None:
             op(**args, **options, kernel=name)
             ran += 1
     assert ran or text in BEYOND

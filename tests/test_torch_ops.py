@@ -374,7 +374,7 @@ def other(op: Op) -> Any:
     changes = {
         "common_prefix_len": {"common": (4, 1)},
         "draw_tokens": {"position": 7},
-        "match_tree": {"queries": ((1, 1, 1), (0,))},
+        "match_tree": {"queries": ((0, 1, 1), (0,))},
     }
     return replace(op.good, seed=op.good.seed + 1, **changes.get(op.name, {}))
 
