@@ -48,6 +48,14 @@ class Peaks:
         kinds = ("copy", "read", "write") if cold else ("copy", "read", "write", "cache")
         return max(self.memory[kind] for kind in kinds)
 
+    def or_better(self, other: Peaks) -> Peaks:
+        """The best of two measurements."""
+        memory, matmul = (
+            {kind: max(rate, theirs.get(kind, 0.0)) for kind, rate in own.items()}
+            for own, theirs in ((self.memory, other.memory), (self.matmul, other.matmul))
+        )
+        return Peaks(self.device, memory, matmul, self.floor)
+
     def flops(self, dtype: str) -> float:
         """The best rate of a matrix product that a kernel on this dtype may use."""
         rates = [self.matmul[d] for d in (dtype, *WIDER.get(dtype, ())) if d in self.matmul]

@@ -147,6 +147,23 @@ def test_a_time_below_the_limit_is_invalid(judge: Judge) -> None:
     assert "less than the machine's limit" in outcome.reason
 
 
+def test_limits_that_a_row_breaks_are_measured_again_and_the_better_count(judge: Judge) -> None:
+    """A machine that others slowed down while its limits were measured."""
+    slow = Peaks("cpu", dict.fromkeys(("copy", "read", "write", "cache"), 1e3), {"float32": 1e18})
+    asked: list[Peaks] = []
+
+    def again() -> Peaks:
+        asked.append(FAST)
+        return FAST
+
+    run = session(judge, peaks=slow, measure_again=again)
+    assert "timed" == run.run(row(eager())).status
+    assert ([FAST], 1e15) == (asked, run.peaks.bandwidth(cold=True))
+    still = session(judge, peaks=slow, measure_again=lambda: slow)
+    assert ["invalid"] * 3 == [still.run(row(eager())).status for _ in range(3)]
+    assert 0 == still.again_left
+
+
 def test_a_kernel_that_only_knows_values_again_is_invalid(judge: Judge) -> None:
     class Remembering(Session):
         def _believed(self, row: Row, inputs: Inputs, audited: Any, facts: Any) -> Outcome:

@@ -27,7 +27,7 @@ from benchmarks.clock import (
     spread,
     time_rotation,
 )
-from benchmarks.roofline import Peaks
+from benchmarks.roofline import Limit, Peaks
 from benchmarks.timing.inputs import Inputs
 from benchmarks.timing.serving import Workload
 from yaie.arena import Arena
@@ -35,7 +35,7 @@ from yaie.check import Judge
 from yaie.compare import Verdict
 from yaie.dispatch import Unsupported
 from yaie.fill import Fill
-from yaie.op import Kernel, Op
+from yaie.op import Cost, Kernel, Op
 
 JUDGED_ARENA = 16 << 20
 """Bytes of the Case that is judged before a workload is timed."""
@@ -166,6 +166,10 @@ class Session:
     allowance: Allowance = field(default_factory=Allowance)
     deadline: float = float("inf")
     """of time.monotonic()"""
+    measure_again: Callable[[], Peaks] | None = None
+    """The limits once more, where a row breaks them: others may have slowed the machine down while
+    they were measured."""
+    again_left: int = 2
     _inputs: tuple[tuple[str, str], Inputs] | None = None
     _verdicts: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
 
@@ -231,7 +235,7 @@ class Session:
             return Outcome("declined", (verdict.reason or "").removeprefix(DECLINED), facts=facts)
         if not verdict.ok:
             return Outcome("wrong", f"{verdict.check}: {verdict.reason}", facts=facts)
-        limit = self.peaks.limit(inputs.cost, row.workload.case.dtype, timing.cold)
+        limit = self._limit(inputs.cost, row.workload.case.dtype, timing)
         facts |= {
             "audit": verdict.reason or "the timed outputs are those of the reference",
             "limit": limit.seconds,
@@ -250,6 +254,14 @@ class Session:
                 facts=facts,
             )
         return Outcome("timed", timing=timing, facts=facts)
+
+    def _limit(self, cost: Cost, dtype: str, timing: Timing) -> Limit:
+        limit = self.peaks.limit(cost, dtype, timing.cold)
+        if limit.broken_by(timing.seconds) and self.measure_again and self.again_left:
+            self.again_left -= 1
+            self.peaks = self.peaks.or_better(self.measure_again())
+            limit = self.peaks.limit(cost, dtype, timing.cold)
+        return limit
 
     def _inputs_of(self, row: Row) -> Inputs:
         key = (row.op.name, row.workload.name)
