@@ -22,7 +22,7 @@ def run(folder: Path, seconds: dict[str, float], status: str = "timed") -> Path:
         }
         for w, s in seconds.items()
     ]
-    lines = [json.dumps({"kind": "run"}), *map(json.dumps, rows), '{"kind": "tim']
+    lines = [json.dumps({"kind": "run"}), *map(json.dumps, rows), "[1]", '{"kind": "tim']
     (folder / "main.jsonl").write_text("\n".join(lines))
     return folder
 

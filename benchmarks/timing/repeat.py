@@ -46,6 +46,8 @@ def medians(folder: Path) -> dict[Key, float]:
                 row = json.loads(line)
             except ValueError:
                 continue
+            if not isinstance(row, dict):
+                continue
             if row.get("kind") == "timing" and row.get("status") == "timed":
                 found[row["op"], row["kernel"], row["workload"]] = row["seconds"]
     return found
