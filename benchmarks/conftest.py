@@ -99,16 +99,16 @@ def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
         workloads += foreign
         for line in left:
             print(line)
-    globs = {what: config.getoption(f"--{what}") for what in ("op", "kernel", "workload")}
+    globs = {what: config.getoption(f"--{what}") or ["*"] for what in ("op", "kernel", "workload")}
     fitting = _fitting("--op", globs["op"], sorted({w.op for w in workloads}))
     workloads = [w for w in workloads if w.op in fitting]
     names = _fitting("--workload", globs["workload"], sorted({w.name for w in workloads}))
     workloads = [w for w in workloads if w.name in names]
-    of_ops = [k for name in fitting for k in ops.OPS[name].kernels.values()]
+    of_ops = [k for name in sorted(fitting) for k in ops.OPS[name].kernels.values()]
     known = sorted({k.name for k in of_ops} - {"reference"})
-    allowed = set(_fitting("--kernel", globs["kernel"], known))
+    allowed = _fitting("--kernel", globs["kernel"], known)
     profile = config.getoption("--profile") or ("quick" if device == "cpu" else "full")
-    if profile == "quick" and globs["workload"] == "*":
+    if profile == "quick" and globs["workload"] == ["*"]:
         light = serving.quick(workloads)
         workloads = [w for w in workloads if w in light or w in foreign]
     rows = [
@@ -118,14 +118,19 @@ def chosen_rows(config: pytest.Config, device: str) -> list[Row]:
         if kernel.name in allowed and kernel.device in ("any", device)
     ]
     if not rows:
-        raise ValueError(f"--kernel {globs['kernel']}: none of them runs on {device} tensors")
+        asked = " ".join(globs["kernel"])
+        raise ValueError(f"--kernel {asked}: none of them runs on {device} tensors")
     return sorted(rows, key=lambda row: row.role == "executor")  # those have no time: last
 
 
-def _fitting(option: str, glob: str, names: list[str]) -> list[str]:
-    fitting = fnmatch.filter(names, glob)
-    if not fitting:
-        raise ValueError(f"nothing fits {option} {glob}{nearest(glob, names)}")
+def _fitting(option: str, globs: list[str], names: list[str]) -> set[str]:
+    """The names that any of the globs fits; each must fit some."""
+    fitting: set[str] = set()
+    for glob in globs:
+        found = fnmatch.filter(names, glob)
+        if not found:
+            raise ValueError(f"nothing fits {option} {glob}{nearest(glob, names)}")
+        fitting.update(found)
     return fitting
 
 

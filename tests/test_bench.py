@@ -376,6 +376,10 @@ def test_lengths() -> None:
     assert values == serving.lengths(drawn, model)
     assert 80 < sorted(values)[250] < 125
     assert max(values) <= 900
+    drawn = {"loguniform": {"least": 100, "most": 1600, "count": 500, "seed": 1}}
+    values = serving.lengths(drawn, model)
+    assert 100 <= min(values) and max(values) <= 1600
+    assert all(100 < sum(100 << i <= n < 200 << i for n in values) < 150 for i in range(4))
 
 
 @pytest.mark.parametrize(
@@ -640,7 +644,8 @@ class Options:
     """What conftest reads of pytest's configuration."""
 
     def __init__(self, **given: Any) -> None:
-        self._given = {"op": "*", "kernel": "*", "workload": "*", **given}
+        globs = ("op", "kernel", "workload")
+        self._given = {k: [v] if k in globs and isinstance(v, str) else v for k, v in given.items()}
 
     def getoption(self, name: str) -> Any:
         return self._given.get(name.removeprefix("--"))
@@ -654,11 +659,15 @@ class Options:
         ({"workload": "lama3-8b fork*"}, "nothing fits --workload"),
         ({"op": "append_kv", "kernel": "simt.*"}, None),
         ({"op": "append_kv", "kernel": "reference"}, "nothing fits --kernel"),
+        ({"op": ["append_kv", "rope"], "workload": ["*append*", "*prefill*"]}, None),
+        ({"op": ["append_kv", "rop"]}, "did you mean rope"),
     ],
 )
-def test_what_fits_nothing_is_an_error(options: dict[str, str], words: str | None) -> None:
+def test_what_fits_nothing_is_an_error(options: dict[str, Any], words: str | None) -> None:
     if words is None:
-        assert chosen_rows(Options(**options), "cpu")
+        rows = chosen_rows(Options(**options), "cpu")
+        asked = options["op"] if isinstance(options["op"], list) else [options["op"]]
+        assert {row.op.name for row in rows} == set(asked)
         return
     with pytest.raises(ValueError, match=words):
         chosen_rows(Options(**options), "cpu")
@@ -680,8 +689,9 @@ def test_a_glob_that_fits_nothing_is_wrong_usage(
 
 
 def test_only_what_says_something_is_passed_on_to_the_rows() -> None:
-    args = parser().parse_args(["--op", "rope*", "--kernel", "*", "--ncu", "--flashinfer", "a b"])
-    assert given(args) == ["--op=rope*", "--ncu", "--flashinfer=a b"]
+    typed = ["--op", "rope*", "--op", "greedy", "--kernel", "*", "--ncu", "--flashinfer", "a b"]
+    words = ["--op=rope*", "--op=greedy", "--kernel=*", "--ncu", "--flashinfer=a b"]
+    assert words == given(parser().parse_args(typed))
 
 
 def _of_the_host(op: Op) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from benchmarks import peers
+from benchmarks.peers import torch_compiled
 from benchmarks.peers.batches import Attention, Memo, Rows, keep_mask, masked
 from benchmarks.peers.torch_sdpa import Limits
 from benchmarks.timing.inputs import Inputs
@@ -34,6 +36,12 @@ BATCHES = [
     ("5, 2", "3, 40", ", window=(6, 0)"),
     ("1, 3", "0, 3", ", causal=False, dtype='float32'"),
 ]
+TOKENS_AND_CACHES = {
+    "k": (3, 2, 8),
+    "v": (3, 2, 8),
+    "k_cache": (4, 4, 2, 8),
+    "v_cache": (4, 4, 2, 8),
+}
 DENSE = ("torch.sdpa_cpu", "torch.sdpa_math", "transformers.eager")
 
 
@@ -108,6 +116,38 @@ def test_numbers_of_another_generator_are_a_finding(judge: Judge) -> None:
     op = ops.get("draw_tokens")
     verdict = judge.judge(op, op.kernels["torch.multinomial"], op.parse_case("Case(B=64, V=4000)"))
     assert verdict.status == "fail"
+
+
+def test_what_is_compiled_writes_to_memory_that_it_shares() -> None:
+    """As the judge gives it: all of a call in one buffer, in other memory at the second call."""
+    run = torch_compiled.Storing(torch_compiled.store)
+    for shift in (0, 8192):
+        memory = torch.zeros(1 << 16, dtype=torch.uint8)
+        laid = itertools.count(shift, 4096)
+        given = {
+            name: memory[at : at + 2 * math.prod(shape)].view(torch.bfloat16).view(shape)
+            for (name, shape), at in zip(TOKENS_AND_CACHES.items(), laid, strict=False)
+        }
+        given["slots"] = memory[shift + 20480 :][:12].view(torch.int32)
+        given["slots"].copy_(torch.tensor([5, 0, 11]))
+        for value in (given["k"], given["v"]):
+            value.copy_(torch.randn(value.shape))
+        run(**given)
+        for values, cache in (("k", "k_cache"), ("v", "v_cache")):
+            stored = given[cache].flatten(0, 1)
+            assert torch.equal(stored[given["slots"].long()], given[values])
+            assert stored.count_nonzero() == given[values].count_nonzero()
+
+
+def test_what_it_would_have_to_wait_for_it_declines() -> None:
+    op = ops.get("append_kv")
+    reasons = []
+    for text in ("Case(T=5)", "Case(T=5, skip=2)", "Case(T=0)"):
+        args, options = op.inputs(op.parse_case(text), Fill(Arena(1 << 20), 0))
+        reasons.append(torch_compiled.declines(op.bind(**args, **options)) or "")
+    assert reasons[0] == ""
+    assert "is skipped" in reasons[1]
+    assert "is empty" in reasons[2]
 
 
 # Triton, interpreted ---------------------------------------------------------------------------

@@ -7,9 +7,9 @@ movers it is index_copy_ and index_select.
 
 import importlib.util
 
-from benchmarks.peers import flash_infer, torch_flex, torch_sampling, torch_sdpa
+from benchmarks.peers import flash_infer, torch_compiled, torch_flex, torch_sampling, torch_sdpa
 
-for _peer in (torch_sdpa, torch_flex, torch_sampling, flash_infer):
+for _peer in (torch_sdpa, torch_flex, torch_compiled, torch_sampling, flash_infer):
     _peer.register()
 
 if importlib.util.find_spec("triton") is not None:

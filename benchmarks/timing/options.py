@@ -28,9 +28,13 @@ def shares(text: str) -> list[float]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--op": {"default": "*", "metavar": "GLOB", "help": "ops (all)"},
-    "--kernel": {"default": "*", "metavar": "GLOB", "help": "kernels, such as 'cuda.*' (all)"},
-    "--workload": {"default": "*", "metavar": "GLOB", "help": "workloads (all)"},
+    "--op": {"action": "append", "metavar": "GLOB", "help": "ops (all); as often as you like"},
+    "--kernel": {
+        "action": "append",
+        "metavar": "GLOB",
+        "help": "kernels, such as 'cuda.*' (all); likewise",
+    },
+    "--workload": {"action": "append", "metavar": "GLOB", "help": "workloads (all); likewise"},
     "--profile": {
         "choices": ("quick", "full"),
         "help": "quick: two light workloads of each op. Default: quick without a GPU, else full",
@@ -51,10 +55,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def given(args: Any) -> list[str]:
     """Those of parsed arguments that say something, as they stand on a command line."""
     words = []
-    for option, how in OPTIONS.items():
+    for option in OPTIONS:
         value = getattr(args, option.removeprefix("--"))
         if value is True:
             words.append(option)
-        elif value not in (None, False, how.get("default")):
-            words.append(f"{option}={value}")
+        elif value not in (None, False):
+            words += [f"{option}={x}" for x in (value if isinstance(value, list) else [value])]
     return words

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.clock import quantile
 
@@ -37,9 +38,9 @@ class Pair:
         return abs(self.first - self.second) / min(self.first, self.second)
 
 
-def medians(folder: Path) -> dict[Key, float]:
-    """Seconds of every timed row of a run; lines that were torn off are left out."""
-    found: dict[Key, float] = {}
+def timed(folder: Path) -> dict[Key, dict[str, Any]]:
+    """The records of every row of a run that has a time; lines that were torn off are left out."""
+    found: dict[Key, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -49,14 +50,14 @@ def medians(folder: Path) -> dict[Key, float]:
             if not isinstance(row, dict):
                 continue
             if row.get("kind") == "timing" and row.get("status") == "timed":
-                found[row["op"], row["kernel"], row["workload"]] = row["seconds"]
+                found[row["op"], row["kernel"], row["workload"]] = row
     return found
 
 
 def compare(first: Path, second: Path) -> list[Pair]:
     """The rows of both runs, those farthest apart first."""
-    a, b = medians(first), medians(second)
-    pairs = [Pair(key, a[key], b[key]) for key in a if key in b]
+    a, b = timed(first), timed(second)
+    pairs = [Pair(key, a[key]["seconds"], b[key]["seconds"]) for key in a if key in b]
     return sorted(pairs, key=lambda pair: -pair.apart)
 
 

@@ -128,9 +128,10 @@ def make_case(op: Op, values: Mapping[str, Any], wanted: set[str]) -> Any:
 
 def lengths(value: Any, model: Mapping[str, Any]) -> tuple[int, ...]:
     """A tuple from a list (whose strings name fields of the model), from "1024x32 512", or from
-    {lognormal = {median, sigma, count, most, seed}}."""
+    {lognormal = {median, sigma, count, most, seed}}, {loguniform = {least, most, count, seed}}."""
     if isinstance(value, Mapping):
-        return _lognormal(**value["lognormal"])
+        ((kind, how),) = value.items()
+        return {"lognormal": _lognormal, "loguniform": _loguniform}[kind](**how)
     if isinstance(value, str):
         parts = (part.partition("x") for part in value.split())
         return tuple(n for size, _, count in parts for n in [int(size)] * int(count or 1))
@@ -144,6 +145,13 @@ def _lognormal(median: float, sigma: float, count: int, most: int, seed: int) ->
     return tuple(
         min(most, max(1, round(math.exp(mu + sigma * drawn.gauss(0, 1))))) for _ in range(count)
     )
+
+
+def _loguniform(least: int, most: int, count: int, seed: int) -> tuple[int, ...]:
+    """Lengths of which as many lie between one and two thousand as between two and four."""
+    drawn = random.Random(seed)
+    span = math.log(most / least)
+    return tuple(round(least * math.exp(span * drawn.random())) for _ in range(count))
 
 
 def _weighted(
