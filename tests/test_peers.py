@@ -24,6 +24,7 @@ from yaie import ops
 from yaie.arena import Arena
 from yaie.check import Judge
 from yaie.fill import Fill
+from yaie.kernels.torch_eager import movers
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -120,8 +121,8 @@ def test_numbers_of_another_generator_are_a_finding(judge: Judge) -> None:
 
 def test_what_is_compiled_writes_to_memory_that_it_shares() -> None:
     """As the judge gives it: all of a call in one buffer, in other memory at the second call."""
-    run = torch_compiled.Storing(torch_compiled.store)
-    for shift in (0, 8192):
+    run = torch_compiled.Storing(torch_compiled.store, movers.append_kv)
+    for shift in (0, 8192, 16384):
         memory = torch.zeros(1 << 16, dtype=torch.uint8)
         laid = itertools.count(shift, 4096)
         given = {
@@ -129,25 +130,25 @@ def test_what_is_compiled_writes_to_memory_that_it_shares() -> None:
             for (name, shape), at in zip(TOKENS_AND_CACHES.items(), laid, strict=False)
         }
         given["slots"] = memory[shift + 20480 :][:12].view(torch.int32)
-        given["slots"].copy_(torch.tensor([5, 0, 11]))
+        given["slots"].copy_(torch.tensor([5, 0, 11] if shift < 16384 else [5, -1, 11]))
         for value in (given["k"], given["v"]):
             value.copy_(torch.randn(value.shape))
         run(**given)
         for values, cache in (("k", "k_cache"), ("v", "v_cache")):
-            stored = given[cache].flatten(0, 1)
-            assert torch.equal(stored[given["slots"].long()], given[values])
-            assert stored.count_nonzero() == given[values].count_nonzero()
+            stored, kept = given[cache].flatten(0, 1), given["slots"] >= 0
+            assert torch.equal(stored[given["slots"][kept].long()], given[values][kept])
+            assert stored.count_nonzero() == given[values][kept].count_nonzero()
 
 
-def test_what_it_would_have_to_wait_for_it_declines() -> None:
+def test_what_a_copy_would_lose_it_declines() -> None:
     op = ops.get("append_kv")
     reasons = []
-    for text in ("Case(T=5)", "Case(T=5, skip=2)", "Case(T=0)"):
-        args, options = op.inputs(op.parse_case(text), Fill(Arena(1 << 20), 0))
+    for text in ("Case(T=5)", "Case(T=0)", "Case(T=1, P=1572864, S=16, Hk=1, D=128, Dv=128)"):
+        args, options = op.inputs(op.parse_case(text), Fill(Arena(1 << 43), 0))
         reasons.append(torch_compiled.declines(op.bind(**args, **options)) or "")
     assert reasons[0] == ""
-    assert "is skipped" in reasons[1]
-    assert "is empty" in reasons[2]
+    assert "is empty" in reasons[1]
+    assert "2 GiB" in reasons[2]
 
 
 # Triton, interpreted ---------------------------------------------------------------------------

@@ -6,14 +6,14 @@ attention gain nothing from it; flex_attention is a peer of its own.)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack, to_dlpack
 
-from benchmarks.peers.batches import VECTOR_BYTES
+from benchmarks.peers.batches import MEMO, VECTOR_BYTES
 from yaie import ops
 from yaie.kernels.torch_eager import attention, movers, rope, sampling
 from yaie.op import Call, Kernel
@@ -76,12 +76,25 @@ def _alone(value: Any) -> Any:
 
 
 class Storing(Compiled):
-    """One that writes to caches. It gets them as rows, one a slot: writes to a view of an argument
-    cost a copy of the whole argument."""
+    """One that writes tokens of which none is skipped, as an engine knows; where one is, ``plain``
+    serves the call. Caches it gets as rows, one a slot: writes to a view of an argument cost a copy
+    of the whole argument."""
+
+    def __init__(self, function: Callable[..., Any], plain: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._plain = plain
 
     def __call__(self, **args: Any) -> Any:
+        if self.plan(args):
+            return self._plain(**args)
         rows = {name: args[name].flatten(0, 1) for name in ("k_cache", "v_cache")}
         return super().__call__(**{**args, **rows})
+
+    def plan(self, whole: Mapping[str, Any], *_: Any) -> bool:
+        """Whether a token is skipped: before a burst, for what the device is to wait for is known
+        on the host."""
+        slots: Tensor = whole["slots"]
+        return bool(MEMO(slots, "skips", lambda: bool((slots < 0).any())))
 
 
 def store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor) -> None:
@@ -118,8 +131,6 @@ def declines(call: Call) -> str | None:
         return "a tensor is empty"
     if any(_span(x) * x.element_size() > COPIED_BYTES for x in tensors):
         return "a tensor takes more than 2 GiB"
-    if "slots" in call.args and bool((call.args["slots"] < 0).any()):
-        return "a token is skipped: to find those, the host must wait"
     return None
 
 
@@ -130,7 +141,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def register() -> None:
     """Register them with their ops."""
     peers = {
-        "append_kv": Storing(store),
+        "append_kv": Storing(store, movers.append_kv),
         "copy_blocks": Compiled(movers.copy_blocks),
         "gather_kv": Compiled(movers.gather_kv),
         "greedy": Compiled(sampling.greedy),
@@ -138,7 +149,7 @@ def register() -> None:
         "merge_states_n": Compiled(attention.merge_states_n),
         "penalize": Compiled(sampling.penalize),
         "rope": Compiled(rope.rope),
-        "rope_append_kv": Storing(rotate_and_store),
+        "rope_append_kv": Storing(rotate_and_store, rope.rope_append_kv),
     }
     for op, run in peers.items():
         ops.get(op).register(

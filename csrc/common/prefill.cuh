@@ -74,27 +74,40 @@ struct PrefillParams {
 
 // ---- Shared memory ------------------------------------------------------------------------------
 
-// Copies the rows of a tile [kRows,kDim] of Q; what is no row or column is zero.
+// Rows of q as a tile of them takes them: of a sequence and a KV head, from `start` on.
+template <class T>
+struct QueryRows {
+    const T* start;
+    int64_t stride, head_stride;
+    int group, dim;
+    bool wide;  // they start at multiples of 16 bytes
+};
+
+// Copies `count` rows of Q from `first_row` on to a tile [kRows,kDim]; what is no row or column is
+// zero. Not inlined: it would take registers from the loop over keys.
 template <class Tile>
-__device__ void copy_queries(typename Tile::T* q_tile, const PrefillParams& p, const RowTile& t,
-                             int dim) {
+__device__ SIMT_NOINLINE void copy_queries(typename Tile::T* q_tile, QueryRows<typename Tile::T> q,
+                                           int first_row, int count) {
     using T = typename Tile::T;
     const int chunk = threadIdx.x % Tile::kChunks, column = chunk * Tile::kChunk;
-    const RowCursor step(Tile::kRowsAtOnce, p.group);
-    RowCursor at(t.first_row + int(threadIdx.x) / Tile::kChunks, p.group);
+    const int first = threadIdx.x / Tile::kChunks, here = column < q.dim ? count : 0;
+    const RowCursor step(Tile::kRowsAtOnce, q.group);
+    RowCursor at(first_row + first, q.group);
+    const T* from = q.start + at.query * q.stride + at.member * q.head_stride + column;
+    const int64_t onward = step.query * q.stride + step.member * q.head_stride;
+    const int64_t to_next_query = q.stride - q.group * q.head_stride;
+    q_tile += chunk_offset<Tile>(first, chunk);
 #pragma unroll 4
-    for (int row = threadIdx.x / Tile::kChunks; row < Tile::kRows; row += Tile::kRowsAtOnce) {
-        const bool wanted = row < t.rows && column < dim;
-        const int64_t token = t.first_query + at.query, head = t.head * p.group + at.member;
-        const T* from = static_cast<const T*>(p.q);
-        if (wanted) from += token * p.q_stride + head * p.q_head_stride + column;
-        T* to = q_tile + chunk_offset<Tile>(row, chunk);
-        if (p.wide_queries)
-            simt::cp_async<16>(to, from, wanted);
+    for (int row = 0; row < Tile::kRows; row += Tile::kRowsAtOnce) {
+        const bool wanted = row + first < here;
+        const T* own = wanted ? from : q.start;
+        T* to = q_tile + row * Tile::kDim;
+        if (q.wide)
+            simt::cp_async<16>(to, own, wanted);
         else
             for (int i = 0; i < Tile::kChunk; ++i)
-                to[i] = wanted ? from[i] : simt::from_float<T>(0.0f);
-        at.advance(step, p.group);
+                to[i] = wanted ? own[i] : simt::from_float<T>(0.0f);
+        from += onward + (at.advance(step, q.group) ? to_next_query : 0);
     }
 }
 
@@ -259,17 +272,19 @@ __device__ void write_rows(Accumulator<Tile>& acc, typename Tile::T* rows, int f
         }
     __syncwarp();
     constexpr int kAtOnce = 32 / Tile::kChunks;  // rows
-    const int chunk = lane % Tile::kChunks;
+    const int chunk = lane % Tile::kChunks, first_row = lane / Tile::kChunks;
+    const int here = chunk * Tile::kChunk < dim ? count : 0;
     const RowCursor step(kAtOnce, p.group);
-    RowCursor at(t.first_row + first + lane / Tile::kChunks, p.group);
-    for (int row = lane / Tile::kChunks; row < count; row += kAtOnce) {
-        if (chunk * Tile::kChunk < dim) {
-            const int64_t to = first_head + int64_t(at.query) * p.heads + at.member;
-            T* out = static_cast<T*>(p.out) + to * dim + chunk * Tile::kChunk;
-            *reinterpret_cast<uint4*>(out) =
-                *reinterpret_cast<const uint4*>(rows + chunk_offset<Tile>(row, chunk));
-        }
-        at.advance(step, p.group);
+    RowCursor at(t.first_row + first + first_row, p.group);
+    T* to = static_cast<T*>(p.out) + chunk * Tile::kChunk +
+            (first_head + int64_t(at.query) * p.heads + at.member) * dim;
+    const int64_t stride = (int64_t(step.query) * p.heads + step.member) * dim;
+    const int64_t to_next_query = int64_t(p.heads - p.group) * dim;
+#pragma unroll 2
+    for (int row = first_row; row < here; row += kAtOnce) {
+        *reinterpret_cast<uint4*>(to) =
+            *reinterpret_cast<const uint4*>(rows + chunk_offset<Tile>(row, chunk));
+        to += stride + (at.advance(step, p.group) ? to_next_query : 0);
     }
 }
 
@@ -293,15 +308,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     const RowTile t = find_row_tile<Tile>(kv, p.group, options);
     if (t.rows == 0) return;
     if (threadIdx.x == 0) shared_tile = t;
-    if (threadIdx.x % 32 == 0)
-        warp_rows[warp] = rows_of_warp(first, Tile::kWarpRows, t, p.group, options);
-    if (threadIdx.x < Tile::kRows)
-        kept[threadIdx.x] =
-            int(threadIdx.x) < t.rows ? t.kept(threadIdx.x, p.group, options) : Keys{0, 0};
 
-    // pass 1: fill all stages but one
+    // pass 1: fill all stages but one. Nothing that can be worked out meanwhile comes before.
     KeyRows<Tile, KV> rows(kv, t);
-    copy_queries<Tile>(q_tile, p, t, kv.dim);
     for (int i = 0; i < Tile::kStages; ++i) {
         rows.fetch(kv, t, i);
         rows.publish(kv, i);
@@ -311,9 +320,23 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     const auto copy_tile = [&](int i) {
         if (i * Tile::kKeys < keys)
             copy_keys<Tile>(stages + i % Tile::kStages * 2 * Tile::kTile, kv, rows, i, keys);
-        simt::cp_async_commit();  // a group for every tile, there or not: waiting counts them
     };
-    for (int i = 0; i < Tile::kStages - 1; ++i) copy_tile(i);
+    copy_tile(0);
+    const T* queries_start = static_cast<const T*>(p.q) + t.first_query * p.q_stride +
+                             int64_t(t.head * p.group) * p.q_head_stride;
+    copy_queries<Tile>(
+        q_tile, {queries_start, p.q_stride, p.q_head_stride, p.group, kv.dim, p.wide_queries},
+        t.first_row, t.rows);
+    simt::cp_async_commit();  // a group for every tile, there or not: waiting counts them
+    for (int i = 1; i < Tile::kStages - 1; ++i) {
+        copy_tile(i);
+        simt::cp_async_commit();
+    }
+    if (threadIdx.x % 32 == 0)
+        warp_rows[warp] = rows_of_warp(first, Tile::kWarpRows, t, p.group, options);
+    if (threadIdx.x < Tile::kRows)
+        kept[threadIdx.x] =
+            int(threadIdx.x) < t.rows ? t.kept(threadIdx.x, p.group, options) : Keys{0, 0};
     if (Tile::kHoldsQueries) {
         simt::cp_async_wait<0>();
         __syncthreads();
@@ -329,6 +352,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
         simt::cp_async_wait<Tile::kStages - 2>();
         __syncthreads();  // tile i is there for all, and tile i - 1 is no longer read
         copy_tile(i + Tile::kStages - 1);
+        simt::cp_async_commit();
         rows.fetch(kv, shared_tile, i + Tile::kStages);
         const int key = i * Tile::kKeys, end = key + Tile::kKeys;
         const WarpRows& w = warp_rows[warp];

@@ -35,10 +35,23 @@ void launch_prefill(const Door& door, const PrefillParams& p, const KV& kv, cons
                 Tile::kSharedBytes, static_cast<simt::Stream>(stream), p, kv, options);
 }
 
+// Keys of a sequence as far as the host knows: their mean, or the most that its pages hold.
+inline int64_t keys_of_a_sequence(const Door& door, const Packed&) { return door["N"] / door["B"]; }
+inline int64_t keys_of_a_sequence(const Door& door, const Paged& kv) {
+    return door["W"] * kv.page_size;
+}
+
+constexpr int64_t kFewKeys = 1024;
+
+// Under a causal mask, large tiles of short sequences are half empty: 48 keys, and then an SM has
+// room for three blocks.
 template <class T, class KV>
 void launch_prefill_for_dim(const Door& door, const PrefillParams& p, const KV& kv,
                             const Options& options, StreamHandle stream) {
-    if (kv.dim <= 64)
+    const bool is_short = options.right == 0 && keys_of_a_sequence(door, kv) <= kFewKeys;
+    if (kv.dim <= 64 && is_short)
+        launch_prefill<PrefillTile<T, 64, 4, 2, 48, 3, false>>(door, p, kv, options, stream);
+    else if (kv.dim <= 64)
         launch_prefill<PrefillTile<T, 64, 4, 2, 128, 2, false>>(door, p, kv, options, stream);
     else if (kv.dim <= 128)
         launch_prefill<PrefillTile<T, 128, 4, 2, 64, 2, false>>(door, p, kv, options, stream);

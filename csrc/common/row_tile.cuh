@@ -72,13 +72,16 @@ struct RowCursor {
     int query, member;
 
     __device__ RowCursor(int row, int group) : query(row / group), member(row % group) {}
-    __device__ void advance(const RowCursor& step, int group) {
+    // Whether it came to one query more than the step has.
+    __device__ bool advance(const RowCursor& step, int group) {
         query += step.query;
         member += step.member;
-        if (member >= group) {
+        const bool wraps = member >= group;
+        if (wraps) {
             member -= group;
             ++query;
         }
+        return wraps;
     }
 };
 

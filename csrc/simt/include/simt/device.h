@@ -15,6 +15,9 @@
 #define SIMT_DEVICE 1
 #define SIMT_INLINE __host__ __device__ __forceinline__
 
+// A function that keeps its registers apart from its caller's.
+#define SIMT_NOINLINE __noinline__
+
 // SIMT_SHARED(float, tile, [32][33]);
 #define SIMT_SHARED(T, name, dims) __shared__ T name dims
 

@@ -19,6 +19,8 @@
 // kernels of this house write SIMT_SHARED instead.
 #define __shared__ thread_local
 
+#define SIMT_NOINLINE __attribute__((noinline))
+
 // ---- Vector types, with CUDA's alignments -------------------------------------------------------
 
 #define SIMT_VECTOR_TYPES(prefix, T, align1, align2, align4)               \
