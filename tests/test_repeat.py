@@ -48,3 +48,12 @@ def test_nothing_to_compare_is_wrong_usage(tmp_path, capsys) -> None:
     assert repeat.main([str(a), str(b)]) == 2
     assert repeat.main([str(a), str(tmp_path / "c")]) == 2
     assert "there is no run" in capsys.readouterr().err
+
+
+def test_rows_that_were_timed_in_two_ways_say_so(tmp_path, capsys) -> None:
+    a, b = (run(tmp_path / name, {"x": 1e-6}) for name in "ab")
+    for folder, how in ((a, "graph"), (b, "stream")):
+        path = folder / "main.jsonl"
+        path.write_text(path.read_text().replace('"rope"', f'"rope", "method": "{how}"'))
+    assert repeat.main([str(a), str(b)]) == 0
+    assert "(graph, warm; stream, warm)" in capsys.readouterr().out

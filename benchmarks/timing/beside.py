@@ -31,7 +31,7 @@ def tables(rows: Mapping[Key, Mapping[str, Any]]) -> Iterator[str]:
 
 def _table(op: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     peers = sorted({row["kernel"] for row in rows} - {r["kernel"] for r in rows if _is_ours(r)})
-    workloads = dict.fromkeys(row["workload"] for row in rows if _is_ours(row))
+    workloads = sorted({row["workload"] for row in rows if _is_ours(row)})
     if not workloads:
         return
     yield f"| {op} | kernel | time | ± | of the limit | {' | '.join([*peers, 'best peer'])} |"

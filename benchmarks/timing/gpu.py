@@ -33,6 +33,8 @@ GRAPH_BELOW = 1e-3
 GRAPH_SECONDS = 5e-3
 """How long a graph is at least: what its first kernels take longer, after the device was idle, is
 then 0.3 % of it at most, where it is 1.2 % of half a millisecond (docs/bench.md)."""
+CALLS_OF_ESTIMATE = 5
+BURSTS_OF_ESTIMATE = 3
 SPIN_CYCLES = 2_000_000  # about a millisecond
 SPIN_CYCLES_MOST = 128_000_000
 FLOOR_NODES = 1000
@@ -52,11 +54,16 @@ class Gpu:
         self._sensors = sensors()
 
     def estimate(self, calls: Sequence[Call]) -> float:
-        """The mean of a burst on a held stream, after one call that may load and compile."""
+        """The median call of a burst, after one call that may load and compile: of the first burst
+        that the stream was held for, if that is one of three."""
         calls[0]()
         torch.cuda.synchronize()
-        few = [calls[i % len(calls)] for i in range(5)]
-        return Stream(few).sample(len(few))
+        stream = Stream([calls[i % len(calls)] for i in range(CALLS_OF_ESTIMATE)])
+        for _ in range(BURSTS_OF_ESTIMATE):
+            dry, typical = stream.ran_dry, stream.typical()
+            if stream.ran_dry == dry:
+                break
+        return typical
 
     def method(self, calls: Sequence[Call], estimate: float) -> Method:
         """A graph where the kernel is short and can be captured, else the stream."""
@@ -99,7 +106,8 @@ class Stream:
         self._calls = calls
         self._next = 0
         self._cycles = SPIN_CYCLES
-        self._ran_dry = 0
+        self.ran_dry = 0
+        """Bursts whose figures may hold time of the host."""
         self._bursts = 0
 
     def whole(self, calls: int) -> int:
@@ -111,6 +119,10 @@ class Stream:
         turn = [self._calls[(self._next + i) % len(self._calls)] for i in range(calls)]
         self._next += calls
         return statistics.fmean(self._run(turn, keep=False)[0])
+
+    def typical(self) -> float:
+        """The median of the calls, each once."""
+        return statistics.median(self._run(self._calls, keep=False)[0])
 
     def once(self) -> tuple[float, list[Any]]:
         """Each call once, its results copied on the same stream before anything is waited for."""
@@ -130,7 +142,7 @@ class Stream:
             results.append(copied(returned) if keep else None)
         waited = self._cycles > 0 and not events[0][0].query()
         if not waited:  # the device did not wait for the host, whose time is in the figures
-            self._ran_dry += 1
+            self.ran_dry += 1
             self._hold_longer()
         torch.cuda.synchronize()
         return [start.elapsed_time(end) / 1e3 for start, end in events], results
@@ -145,7 +157,7 @@ class Stream:
 
     def notes(self) -> dict[str, Any]:
         """How many bursts may hold host time."""
-        return {"bursts_not_held": self._ran_dry, "bursts_run": self._bursts}
+        return {"bursts_not_held": self.ran_dry, "bursts_run": self._bursts}
 
 
 @dataclass(frozen=True)

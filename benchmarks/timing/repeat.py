@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Pair:
     key: Key
     first: float
     second: float
+    how: tuple[str, str]
+    """they were timed"""
 
     @property
     def apart(self) -> float:
@@ -57,8 +59,16 @@ def timed(folder: Path) -> dict[Key, dict[str, Any]]:
 def compare(first: Path, second: Path) -> list[Pair]:
     """The rows of both runs, those farthest apart first."""
     a, b = timed(first), timed(second)
-    pairs = [Pair(key, a[key]["seconds"], b[key]["seconds"]) for key in a if key in b]
+    pairs = [
+        Pair(key, a[key]["seconds"], b[key]["seconds"], (_how(a[key]), _how(b[key])))
+        for key in a
+        if key in b
+    ]
     return sorted(pairs, key=lambda pair: -pair.apart)
+
+
+def _how(row: Mapping[str, Any]) -> str:
+    return f"{row.get('method', '')}, {'cold' if row.get('cold') else 'warm'}"
 
 
 def told(pairs: Sequence[Pair]) -> Iterator[str]:
@@ -69,7 +79,8 @@ def told(pairs: Sequence[Pair]) -> Iterator[str]:
     for pair in pairs[:WORST_SHOWN]:
         op, kernel, workload = pair.key
         times = f"{pair.first * 1e6:.2f} and {pair.second * 1e6:.2f} µs"
-        yield f"  {pair.apart:7.2%}  {op} · {workload} · {kernel}: {times}"
+        how = "" if pair.how[0] == pair.how[1] else f" ({pair.how[0]}; {pair.how[1]})"
+        yield f"  {pair.apart:7.2%}  {op} · {workload} · {kernel}: {times}{how}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
