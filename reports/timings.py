@@ -98,17 +98,18 @@ def throttled(conditions: dict[str, object]) -> str:
 
 
 def worst_first(table: pd.DataFrame) -> pd.DataFrame:
-    """Timed rows: ours before peers, slowest against the best peer first, then those farthest from
-    the limit."""
+    """Timed rows: ours before peers, steady ones before those whose time is hardly known, slowest
+    against the best peer first, then those farthest from the limit."""
     timed = table[table["status"] == "timed"]
     keys = pd.DataFrame(
         {
             "_role": timed["role"] != OURS,
+            "_unsteady": timed["unsteady"],
             "_ratio": -timed["ratio"].fillna(0.0),
             "_of_limit": timed["of_limit"],
         }
     )
-    order = keys.sort_values(["_role", "_ratio", "_of_limit"], kind="stable").index
+    order = keys.sort_values(["_role", "_unsteady", "_ratio", "_of_limit"], kind="stable").index
     return timed.loc[order]
 
 

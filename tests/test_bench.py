@@ -25,7 +25,7 @@ from benchmarks.__main__ import parser
 from benchmarks.clock import LOST, Allowance, Timing
 from benchmarks.conftest import chosen_rows, done_before, in_turn, peaks_before
 from benchmarks.roofline import Peaks
-from benchmarks.timing import rows, serving, traces
+from benchmarks.timing import gpu, rows, serving, traces
 from benchmarks.timing.cpu import Cpu
 from benchmarks.timing.inputs import TOO_LARGE, BenchFill, Inputs
 from benchmarks.timing.options import given
@@ -692,6 +692,32 @@ def test_only_what_says_something_is_passed_on_to_the_rows() -> None:
     typed = ["--op", "rope*", "--op", "greedy", "--kernel", "*", "--ncu", "--flashinfer", "a b"]
     words = ["--op=rope*", "--op=greedy", "--kernel=*", "--ncu", "--flashinfer=a b"]
     assert words == given(parser().parse_args(typed))
+
+
+@pytest.mark.parametrize(
+    ("bursts", "estimate"),
+    [
+        ([(True, [1e-6, 1e-6, 9e-3, 1e-6, 1e-6])], 1e-6),
+        ([(False, [5e-3] * 5), (True, [2e-6] * 5)], 2e-6),
+        ([(False, [5e-3] * 5)] * 3, 5e-3),
+        ([(False, [1.0] * 5)], 1.0),
+    ],
+    ids=["one call compiles", "the host was late", "never held", "long"],
+)
+def test_an_estimate_is_of_a_burst_that_was_held(
+    monkeypatch: pytest.MonkeyPatch, bursts: list[tuple[bool, list[float]]], estimate: float
+) -> None:
+    left = iter(bursts)
+
+    def run(stream: gpu.Stream, turn: Any, keep: bool) -> tuple[list[float], list[Any]]:
+        held, seconds = next(left)
+        stream.ran_dry += not held
+        return seconds, []
+
+    monkeypatch.setattr(gpu.Stream, "_run", run)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert gpu.Gpu.estimate(object.__new__(gpu.Gpu), [lambda: None]) == estimate
+    assert next(left, None) is None
 
 
 def _of_the_host(op: Op) -> bool:

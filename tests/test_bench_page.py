@@ -88,9 +88,10 @@ def test_the_worst_of_ours_come_first(tmp_path: Path) -> None:
         made.timing(9e-5, kernel="cuda.b"),
         made.timing(1e-5, kernel="cuda.c", workload="alone", limit=1e-6),
         made.timing(1e-5, kernel="cuda.d", workload="alone", limit=1e-7),
+        made.timing(9e-4, kernel="cuda.e", unsteady=True),
     )
     order = timings.worst_first(table(tmp_path, *lines))["kernel"].tolist()
-    assert ["cuda.b", "cuda.a", "cuda.d", "cuda.c", "torch.eager"] == order
+    assert ["cuda.b", "cuda.a", "cuda.d", "cuda.c", "cuda.e", "torch.eager"] == order
 
 
 def test_families_are_geometric_means(tmp_path: Path) -> None:

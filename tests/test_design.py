@@ -173,7 +173,9 @@ def folders() -> Iterator[tuple[str, set[str]]]:
     skipped = {"build", "__pycache__", "records", "ops"}
     for top in ("yaie", "csrc", "conformance", "benchmarks", "reports", "tools", "docs"):
         for folder in [ROOT / top, *(p for p in (ROOT / top).rglob("*") if p.is_dir())]:
-            if folder.is_dir() and not skipped & set(folder.relative_to(ROOT).parts):
+            parts = folder.relative_to(ROOT).parts
+            is_ours = not skipped & set(parts) and not any(p.startswith(".") for p in parts)
+            if folder.is_dir() and is_ours:
                 files = {p.stem for p in folder.iterdir() if p.is_file() and p.name not in MARKERS}
                 files = {stem for stem in files if not ONE_EACH.match(stem)}
                 yield str(folder.relative_to(ROOT)), files

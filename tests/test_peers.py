@@ -122,6 +122,8 @@ def test_numbers_of_another_generator_are_a_finding(judge: Judge) -> None:
 def test_what_is_compiled_writes_to_memory_that_it_shares() -> None:
     """As the judge gives it: all of a call in one buffer, in other memory at the second call."""
     run = torch_compiled.Storing(torch_compiled.store, movers.append_kv)
+    compiled = torch._dynamo.utils.counters["stats"]
+    before = compiled["unique_graphs"]
     for shift in (0, 8192, 16384):
         memory = torch.zeros(1 << 16, dtype=torch.uint8)
         laid = itertools.count(shift, 4096)
@@ -138,6 +140,7 @@ def test_what_is_compiled_writes_to_memory_that_it_shares() -> None:
             stored, kept = given[cache].flatten(0, 1), given["slots"] >= 0
             assert torch.equal(stored[given["slots"][kept].long()], given[values][kept])
             assert stored.count_nonzero() == given[values][kept].count_nonzero()
+    assert compiled["unique_graphs"] == before + 1
 
 
 def test_what_a_copy_would_lose_it_declines() -> None:

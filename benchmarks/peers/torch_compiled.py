@@ -18,8 +18,8 @@ from yaie import ops
 from yaie.kernels.torch_eager import attention, movers, rope, sampling
 from yaie.op import Call, Kernel
 
-RECOMPILED = 64
-"""Shapes of a run; beyond torch's limit they would run uncompiled."""
+RECOMPILED = 1024
+"""Shapes of a function; beyond torch's limit they would run uncompiled."""
 COPIED_BYTES = 1 << 31
 """Of a tensor: compiling works on a copy."""
 
@@ -33,15 +33,18 @@ class Compiled:
 
     def __call__(self, **args: Any) -> Any:
         key = tuple((name, _layout(value)) for name, value in args.items())
-        if key not in self._known:
-            with torch._C.DisableTorchFunction():  # what compiling allocates is not judged
+        # What compiling allocates is not judged, nor is there anything else: compiled code does not
+        # allocate through torch's functions. (For another state of them it would compile again.)
+        with torch._C.DisableTorchFunction():
+            if key not in self._known:
                 self._made(**{name: _copied(value) for name, value in args.items()})
-            self._known.add(key)
-        return self._made(**{name: _alone(value) for name, value in args.items()})
+                self._known.add(key)
+            return self._made(**{name: _alone(value) for name, value in args.items()})
 
     @functools.cached_property
     def _made(self) -> Callable[..., Any]:
         torch._dynamo.config.recompile_limit = RECOMPILED
+        torch._dynamo.config.accumulated_recompile_limit = 2 * RECOMPILED
         made: Callable[..., Any] = torch.compile(self._function, dynamic=False)
         return made
 

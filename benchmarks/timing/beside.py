@@ -37,23 +37,25 @@ def _table(op: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield f"| {op} | kernel | time | ± | of the limit | {' | '.join([*peers, 'best peer'])} |"
     yield f"|---|---|{'---:|' * (len(peers) + 4)}"
     for workload in workloads:
-        times = {r["kernel"]: r["seconds"] for r in rows if r["workload"] == workload}
-        best = min(
-            (r for r in rows if r["workload"] == workload and _is_ours(r)),
-            key=lambda row: row["seconds"],
-        )
-        others = [times[peer] for peer in peers if peer in times]
+        here = {r["kernel"]: r for r in rows if r["workload"] == workload}
+        best = min(filter(_is_ours, here.values()), key=lambda r: (not r["cold"], r["seconds"]))
+        peers_here = [here[peer] for peer in peers if peer in here]
+        like = [row["seconds"] for row in peers_here if row["cold"] == best["cold"]]
         yield " | ".join(
             [
-                f"| {workload}{'' if best['cold'] else ' (warm)'}",
+                f"| {workload}",
                 best["kernel"],
-                readable(best["seconds"]),
+                _time(best),
                 f"{best['spread']:.1%}",
                 f"{best['limit'] / best['seconds']:.0%} of {best['bound']}",
-                *(readable(times[peer]) if peer in times else "–" for peer in peers),
-                f"{best['seconds'] / min(others):.2g} |" if others else "– |",
+                *(_time(here[peer]) if peer in here else "–" for peer in peers),
+                f"{best['seconds'] / min(like):.2g} |" if like else "– |",
             ]
         )
+
+
+def _time(row: Mapping[str, Any]) -> str:
+    return readable(row["seconds"]) + ("" if row["cold"] else " (warm)")
 
 
 def _is_ours(row: Mapping[str, Any]) -> bool:
@@ -65,10 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.timing.beside",
         description="Our fastest kernel of each workload beside every peer, as tables. The last "
-        "column is our time over that of the best peer.",
+        "column is our time over that of the best peer that was as cold.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder of records")
     args = parser.parse_args(argv)
+    if not args.run.is_dir():
+        print(f"there is no run {args.run}", file=sys.stderr)
+        return 2
     lines = list(tables(timed(args.run)))
     if not lines:
         print(f"no kernel of ours has a time in {args.run}", file=sys.stderr)

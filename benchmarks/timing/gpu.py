@@ -55,13 +55,14 @@ class Gpu:
 
     def estimate(self, calls: Sequence[Call]) -> float:
         """The median call of a burst, after one call that may load and compile: of the first burst
-        that the stream was held for, if that is one of three."""
+        that the stream was held for, if that is one of three. A call much longer than a graph is
+        for is timed one by one in any case, and the first burst will do."""
         calls[0]()
         torch.cuda.synchronize()
         stream = Stream([calls[i % len(calls)] for i in range(CALLS_OF_ESTIMATE)])
         for _ in range(BURSTS_OF_ESTIMATE):
             dry, typical = stream.ran_dry, stream.typical()
-            if stream.ran_dry == dry:
+            if stream.ran_dry == dry or typical > 10 * GRAPH_BELOW:
                 break
         return typical
 

@@ -28,13 +28,17 @@ def shares(text: str) -> list[float]:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--op": {"action": "append", "metavar": "GLOB", "help": "ops (all); as often as you like"},
+    "--op": {"action": "append", "metavar": "GLOB", "help": "ops (all); may be repeated"},
     "--kernel": {
         "action": "append",
         "metavar": "GLOB",
-        "help": "kernels, such as 'cuda.*' (all); likewise",
+        "help": "kernels, such as 'cuda.*' (all); may be repeated",
     },
-    "--workload": {"action": "append", "metavar": "GLOB", "help": "workloads (all); likewise"},
+    "--workload": {
+        "action": "append",
+        "metavar": "GLOB",
+        "help": "workloads (all); may be repeated",
+    },
     "--profile": {
         "choices": ("quick", "full"),
         "help": "quick: two light workloads of each op. Default: quick without a GPU, else full",

@@ -32,7 +32,7 @@ class Pair:
     first: float
     second: float
     how: tuple[str, str]
-    """they were timed"""
+    """By which way each was timed, and whether cold."""
 
     @property
     def apart(self) -> float:

@@ -17,7 +17,8 @@
 // registers before the end. Each warp has 32 rows: a fragment of K or V that ldmatrix brings is used
 // by two mma, or shared memory would be the limit. Where D > 128, registers allow 16 rows, and it is
 // the limit: there Q is held in registers. Copies run kStages - 1 tiles ahead, with one barrier a
-// tile, so a tile has as many keys as registers and shared memory allow.
+// tile, so a tile has as many keys as registers and shared memory allow, but for short sequences
+// (prefill.h chooses).
 //
 // Steps that a warp spares: the running maximum m may lag behind the true one by 2^kSlack, which P
 // and the sums bear easily, so O is rescaled a few times a row, not once a tile; scale and log2(e)
@@ -60,6 +61,8 @@ struct PrefillTile {
     static constexpr int kQueryOffset = (kStages - kHoldsQueries) * kStageBytes;
     static constexpr int kSharedBytes = std::max(kStages * kStageBytes, kQueryOffset + kQueryBytes);
     static_assert(kRowsAtOnce % 8 == 0, "the rows that a thread copies swizzle alike");
+    static_assert(kRows % kRowsAtOnce == 0 && kKeys % kRowsAtOnce == 0, "copies fill a tile");
+    static_assert(kKeys % 16 == 0, "an mma takes 16 keys");
     static_assert(kThreads >= kRows && kThreads >= kKeys, "a thread a row, and a thread a key");
 };
 

@@ -1,6 +1,8 @@
 // Launching attention::prefill, for the launchers of both ops that it serves.
 #pragma once
 
+#include <algorithm>
+
 #include "common/check.h"
 #include "common/kernels.h"
 #include "common/prefill.cuh"
@@ -15,6 +17,7 @@ inline PrefillParams prefill_params(const Door& door, const View& out, const Vie
     door.require(door["D"] == door["Dv"] && door["D"] % 8 == 0 && door["D"] <= 256,
                  "serves D = Dv, a multiple of 8 up to 256");
     door.require(AccessWidth().fold(out.data).bytes() == 16, "out: must start at 16 bytes");
+    door.require(door["B"] > 0 || door["T"] == 0, "q: has rows, but there is no sequence");
     require_rows(door);
     const auto wide = AccessWidth().fold(q.data).fold(q.stride[0] * 2).fold(q.stride[1] * 2);
     return {q.data,
@@ -36,15 +39,17 @@ void launch_prefill(const Door& door, const PrefillParams& p, const KV& kv, cons
 }
 
 // Keys of a sequence as far as the host knows: their mean, or the most that its pages hold.
-inline int64_t keys_of_a_sequence(const Door& door, const Packed&) { return door["N"] / door["B"]; }
+inline int64_t keys_of_a_sequence(const Door& door, const Packed&) {
+    return door["N"] / std::max<int64_t>(door["B"], 1);
+}
 inline int64_t keys_of_a_sequence(const Door& door, const Paged& kv) {
     return door["W"] * kv.page_size;
 }
 
 constexpr int64_t kFewKeys = 1024;
 
-// Under a causal mask, large tiles of short sequences are half empty: 48 keys, and then an SM has
-// room for three blocks.
+// Under a causal mask, a good part of what large tiles of short sequences compute is masked: 48 keys,
+// and then an SM has room for three blocks.
 template <class T, class KV>
 void launch_prefill_for_dim(const Door& door, const PrefillParams& p, const KV& kv,
                             const Options& options, StreamHandle stream) {

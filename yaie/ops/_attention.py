@@ -362,6 +362,15 @@ def _holds(dtype: torch.dtype, number: float) -> bool:
     return torch.tensor(number, dtype=dtype).item() == number
 
 
+def _is_small_and_causal(c: Any) -> bool:
+    return c.dtype != "float32" and c.causal and c.D == c.Dv <= 64
+
+
+def _is_long_chunk(c: Any) -> bool:
+    many = len(c.q_lens) == 1 and c.q_lens[0] > 128 and c.kv_lens[0] > 1024
+    return many and _is_small_and_causal(c)
+
+
 MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "no sequences": lambda c: not c.q_lens,
     "kv_len 0": lambda c: 0 in c.kv_lens,
@@ -479,6 +488,20 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     ),
     "queries that 32 bits cannot address": lambda c: (
         c.layout == FAR and sum(c.q_lens) > 1 and sum(c.kv_lens) > 1
+    ),
+    # Kernels may take short sequences otherwise than long ones.
+    "many queries behind more than 1,024 keys, head dims up to 64": _is_long_chunk,
+    "many queries behind more than 1,024 keys, head dims up to 64, some dropped": lambda c: (
+        _is_long_chunk(c) and 1024 < c.window[0] < c.kv_lens[0] - c.q_lens[0]
+    ),
+    "queries behind 1,024 keys in all, head dims up to 64": lambda c: (
+        _is_small_and_causal(c) and c.q_lens == (40,) and c.kv_lens == (1024,)
+    ),
+    "queries behind 1,025 keys in all, head dims up to 64": lambda c: (
+        _is_small_and_causal(c) and c.q_lens == (40,) and c.kv_lens == (1025,)
+    ),
+    "queries sixteen apart that 32 bits cannot address": lambda c: (
+        c.layout == FAR and c.q_lens == (20,) and min(c.kv_lens) >= 20 and c.G == 1
     ),
     # What is drawn is wide along one axis at a time, so that it stays cheap.
     "many queries, and several of a long context, of many sequences and wide heads": lambda c: (

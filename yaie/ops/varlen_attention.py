@@ -171,6 +171,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         and sum(c.kv_lens) == 2
         and any(q and n == 2 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
     ),
+    "keys sixteen apart that 32 bits cannot address": lambda c: (
+        c.kv_layout == FAR and c.kv_lens == (20,) and c.q_lens[0] > 0
+    ),
     "keys of a later tile that 32 bits cannot address": lambda c: (
         c.kv_layout == FAR and any(q and n > 128 for q, n in zip(c.q_lens, c.kv_lens, strict=True))
     ),
