@@ -363,7 +363,7 @@ def _holds(dtype: torch.dtype, number: float) -> bool:
 
 
 def _is_small_and_causal(c: Any) -> bool:
-    return c.dtype != "float32" and c.causal and c.D == c.Dv <= 64
+    return bool(c.dtype != "float32" and c.causal and c.D == c.Dv <= 64)
 
 
 def _is_long_chunk(c: Any) -> bool:
