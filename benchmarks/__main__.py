@@ -32,8 +32,10 @@ def parser() -> argparse.ArgumentParser:
     cli = argparse.ArgumentParser(
         prog="python -m benchmarks",
         allow_abbrev=False,
+        fromfile_prefix_chars="@",
         description="Judge and time the kernels, and write the report. Each op × kernel × workload "
-        "is a row; docs/bench.md says how it is timed. Options of pytest are passed on.",
+        "is a row; docs/bench.md says how it is timed. Options of pytest are passed on; those "
+        "in a file, one a line, by @FILE.",
         epilog="exit status: 0 all well; 1 a kernel failed; 2 wrong usage, or it cannot run; "
         "3 too little was timed",
     )

@@ -694,6 +694,14 @@ def test_only_what_says_something_is_passed_on_to_the_rows() -> None:
     assert words == given(parser().parse_args(typed))
 
 
+def test_every_line_of_the_goals_fits_something() -> None:
+    args, rest = parser().parse_known_args([f"@{serving.FOLDER / 'goals.args'}"])
+    assert not rest
+    assert {"cuda.mma", "torch.compile", "torch.sdpa_flash"} < set(args.kernel)
+    rows = chosen_rows(Options(op=args.op, workload=args.workload, profile="full"), "cuda")
+    assert {row.op.name for row in rows} > {"append_kv", "paged_attention", "varlen_attention"}
+
+
 @pytest.mark.parametrize(
     ("bursts", "estimate"),
     [

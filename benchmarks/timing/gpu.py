@@ -126,9 +126,12 @@ class Stream:
         return statistics.median(self._run(self._calls, keep=False)[0])
 
     def once(self) -> tuple[float, list[Any]]:
-        """Each call once, its results copied on the same stream before anything is waited for."""
-        seconds, results = self._run(self._calls, keep=True)
-        return statistics.fmean(seconds), results
+        """Each call once, its results copied on the same stream before anything is waited for. The
+        stream is held for one call at a time: of several calls of hundreds of launches, the later
+        ones do not fit into its queue, and would wait for the host."""
+        passes = [self._run([call], keep=True) for call in self._calls]
+        seconds = statistics.fmean(elapsed for (elapsed,), _ in passes)
+        return seconds, [result for _, (result,) in passes]
 
     def _run(self, turn: Sequence[Call], keep: bool) -> tuple[list[float], list[Any]]:
         self._bursts += 1
