@@ -96,7 +96,7 @@ def test_an_unknown_op_is_a_usage_error_with_the_nearest_name(capsys: Any) -> No
 
 def test_check_prints_a_row_for_every_kernel_that_passes(capsys: Any) -> None:
     status, out, _ = run(
-        capsys, "check", "--op", "append_kv", "--kernel", "torch.*", "--seeds", "1"
+        capsys, "check", "--op", "append_kv", "--kernel", "torch.eager", "--seeds", "1"
     )
     refusals = len(ops.get("append_kv").refusals)
     assert 0 == status
