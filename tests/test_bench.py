@@ -728,6 +728,19 @@ def test_an_estimate_is_of_a_burst_that_was_held(
     assert next(left, None) is None
 
 
+def test_a_pass_holds_the_stream_a_call_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[int] = []
+
+    def run(stream: gpu.Stream, turn: Any, keep: bool) -> tuple[list[float], list[Any]]:
+        turns.append(len(turn))
+        return [1e-3 * call() for call in turn], [call() for call in turn]
+
+    monkeypatch.setattr(gpu.Stream, "_run", run)
+    seconds, results = gpu.Stream([lambda: 1, lambda: 2, lambda: 6]).once()
+    assert (turns, results) == ([1, 1, 1], [1, 2, 6])
+    assert seconds == pytest.approx(3e-3)
+
+
 def _of_the_host(op: Op) -> bool:
     """Whether all that computes it is a structure in the host's memory."""
     return all(k.device == "cpu" or k.name == "reference" for k in op.kernels.values())

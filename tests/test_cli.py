@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import PLUGIN
 
 from yaie import ops, pages
-from yaie.check import Judge
+from yaie.check import Judge, choose_kernels
 from yaie.cli import main
 from yaie.command import errors
+from yaie.op import Kernel
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +104,19 @@ def test_check_prints_a_row_for_every_kernel_that_passes(capsys: Any) -> None:
     assert 0 == status
     assert f"3 of 3 cases pass, {refusals} of {refusals} bad inputs refused" in out
     assert out.startswith("ok")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_kernel_of_a_gpu_is_not_checked_without_one(capsys: Any) -> None:
+    op = ops.get("append_kv")
+    op.register(Kernel("append_kv", "far.away", op.reference, device="cuda"))
+    try:
+        assert {k.name for _, k in choose_kernels("append_kv", "*")}.isdisjoint({"far.away"})
+        status, _, err = run(capsys, "check", "--op", "append_kv", "--kernel", "far.*")
+    finally:
+        del op.kernels["far.away"]
+    assert status == 2
+    assert "far.away runs on a GPU, and there is none" in err
 
 
 def test_check_of_a_bad_kernel_fails_and_shows_how_to_see_it_again(

@@ -63,7 +63,8 @@ def find_kernel(op: Op, name: str) -> Kernel:
 
 
 def choose_kernels(op_glob: str = "*", kernel_glob: str = "*") -> list[tuple[Op, Kernel]]:
-    """The kernels that the options --op and --kernel let through, of one op after the other.
+    """The kernels that the options --op and --kernel let through and that can run here, of one op
+    after the other.
 
     Raises:
         ValueError: there is none; it names the nearest, or says how to build them.
@@ -74,8 +75,11 @@ def choose_kernels(op_glob: str = "*", kernel_glob: str = "*") -> list[tuple[Op,
         raise ValueError(f"no op fits --op {op_glob}{nearest(op_glob, list(ops.OPS))}")
     offered = [(op, kernel) for op in named for kernel in op.kernels.values()]
     fitting = [row for row in offered if fnmatch.fnmatchcase(row[1].name, kernel_glob)]
+    here = [row for row in fitting if row[1].device != "cuda" or torch.cuda.is_available()]
+    if here:
+        return here
     if fitting:
-        return fitting
+        raise ValueError(f"{fitting[0][1].name} runs on a GPU, and there is none")
     if unbuilt := _unbuilt([op.name for op in named], kernel_glob):
         face = unbuilt[0]
         where = ", where there are nvcc and a GPU" if face == "cuda" else ""
