@@ -107,20 +107,10 @@ def store(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tensor)
 
 
 def rotate_and_store(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    positions: Tensor,
-    cos_sin: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    slots: Tensor,
-    *,
-    interleaved: bool,
+    q: Tensor, k: Tensor, positions: Tensor, cos_sin: Tensor, interleaved: bool, **stored: Tensor
 ) -> Tensor:
     """``rope_append_kv`` likewise."""
-    turned = rope.rope(k, positions, cos_sin, interleaved=interleaved)
-    store(turned, v, k_cache, v_cache, slots)
+    store(rope.rope(k, positions, cos_sin, interleaved=interleaved), **stored)
     return rope.rope(q, positions, cos_sin, interleaved=interleaved)
 
 
