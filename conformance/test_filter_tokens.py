@@ -22,7 +22,7 @@ VOCABULARIES = st.one_of(
     SMALL, SMALL, among(31, 32, 33, 64, 100, 255, 256, 257), st.integers(1, 5000)
 )
 TELLING = ["normal", "geometric", "spiky", "masked", "onehot", "tail"]
-TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours", "huge"]
+TELLING += ["bf16", "ties", "flat", "signed_zeros", "neighbours", "huge", "plateau"]
 WIDE = st.sampled_from([7, 40_000, 40_001, 65_536])
 TOP_PS = st.sampled_from([1.0, 1.0, 0.9, 0.5, 0.3, 0.1, 0.75, 0.99, 1e-6, 1 - 2.0**-24])
 MIN_PS = st.sampled_from([0.0, 0.0, 0.0, 0.05, 0.3, 0.7, 1.0, 1e-6])
@@ -62,9 +62,20 @@ def several_filters(draw: st.DrawFn, V: int) -> dict[str, Any]:
 
 
 @st.composite
+def within_plateau(draw: st.DrawFn, V: int) -> dict[str, Any]:
+    """A threshold among the many tokens of a plateau, by their number or by their share."""
+    off = {"temperature": 1.0, "top_k": 2**31 - 1, "top_p": 1.0, "min_p": 0.0}
+    if draw(st.booleans()):
+        return off | {"top_k": draw(integers(V // 8 + 1, V))}
+    return off | {"top_p": draw(among(0.6, 0.75, 0.9))}
+
+
+@st.composite
 def parameters(draw: st.DrawFn, V: int, family: str) -> dict[str, Any]:
     """Parameters of row 0, with temperatures that matter to its family: those that tell
     neighbouring floats apart, and 0 on ties."""
+    if family == "plateau" and draw(among(True, True, False)):
+        return draw(within_plateau(V))
     if family != "neighbours" and draw(st.booleans()):
         return draw(several_filters(V))
     telling = {

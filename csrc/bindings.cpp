@@ -393,21 +393,21 @@ void bind_filter_tokens(py::module_& m) {
         py::arg("top_p"), py::arg("min_p"), py::arg("stream"));
     m.def(
         "filter_tokens_split",
-        [](View probs, View work, View work_a_row, View logits, View temperature, View top_k,
-           View top_p, View min_p, uintptr_t stream) {
+        [](View probs, View work, View work_a_row, View found, View logits, View temperature,
+           View top_k, View top_p, View min_p, uintptr_t stream) {
             yaie::with_memory({result("probs", probs), workspace("work", work),
-                               workspace("work_a_row", work_a_row), input("logits", logits),
-                               input("temperature", temperature), input("top_k", top_k),
-                               input("top_p", top_p), input("min_p", min_p)},
+                               workspace("work_a_row", work_a_row), workspace("found", found),
+                               input("logits", logits), input("temperature", temperature),
+                               input("top_k", top_k), input("top_p", top_p), input("min_p", min_p)},
                               [&] {
-                                  yaie::filter_tokens_split(probs, work, work_a_row, logits,
+                                  yaie::filter_tokens_split(probs, work, work_a_row, found, logits,
                                                             temperature, top_k, top_p, min_p,
                                                             stream_of(stream));
                               });
         },
-        py::arg("probs"), py::arg("work"), py::arg("work_a_row"), py::arg("logits"),
-        py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
-        py::arg("stream"));
+        py::arg("probs"), py::arg("work"), py::arg("work_a_row"), py::arg("found"),
+        py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+        py::arg("min_p"), py::arg("stream"));
 }
 
 void bind_draw_tokens(py::module_& m) {
@@ -454,21 +454,22 @@ void bind_sample(py::module_& m) {
         py::arg("stream"));
     m.def(
         "sample_split",
-        [](View token, View work, View work_a_row, View logits, View temperature, View top_k,
-           View top_p, View min_p, View seed, View position, uintptr_t stream) {
-            yaie::with_memory(
-                {result("token", token), workspace("work", work),
-                 workspace("work_a_row", work_a_row), input("logits", logits),
-                 input("temperature", temperature), input("top_k", top_k), input("top_p", top_p),
-                 input("min_p", min_p), input("seed", seed), input("position", position)},
-                [&] {
-                    yaie::sample_split(token, work, work_a_row, logits, temperature, top_k, top_p,
-                                       min_p, seed, position, stream_of(stream));
-                });
+        [](View token, View work, View work_a_row, View found, View logits, View temperature,
+           View top_k, View top_p, View min_p, View seed, View position, uintptr_t stream) {
+            yaie::with_memory({result("token", token), workspace("work", work),
+                               workspace("work_a_row", work_a_row), workspace("found", found),
+                               input("logits", logits), input("temperature", temperature),
+                               input("top_k", top_k), input("top_p", top_p), input("min_p", min_p),
+                               input("seed", seed), input("position", position)},
+                              [&] {
+                                  yaie::sample_split(token, work, work_a_row, found, logits,
+                                                     temperature, top_k, top_p, min_p, seed,
+                                                     position, stream_of(stream));
+                              });
         },
-        py::arg("token"), py::arg("work"), py::arg("work_a_row"), py::arg("logits"),
-        py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
-        py::arg("seed"), py::arg("position"), py::arg("stream"));
+        py::arg("token"), py::arg("work"), py::arg("work_a_row"), py::arg("found"),
+        py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+        py::arg("min_p"), py::arg("seed"), py::arg("position"), py::arg("stream"));
 }
 
 void bind_greedy(py::module_& m) {

@@ -81,13 +81,13 @@ using SplitDrawTokens = void(View token, View work, View probs, View seed, View 
 using SplitGreedy = void(View token, View work, View logits, StreamHandle stream);
 int sampling_ints_a_part();
 int sampling_ints_a_row();
-// work int32 [B,parts,sampling_ints_a_part] and work_a_row int32 [B,sampling_ints_a_row] are
-// workspaces.
-using SplitFilterTokens = void(View probs, View work, View work_a_row, View logits,
+// work int32 [B,parts,sampling_ints_a_part], work_a_row int32 [B,sampling_ints_a_row] and found int32
+// [B,parts of read 2,2] are workspaces.
+using SplitFilterTokens = void(View probs, View work, View work_a_row, View found, View logits,
                                View temperature, View top_k, View top_p, View min_p,
                                StreamHandle stream);
-using SplitSample = void(View token, View work, View work_a_row, View logits, View temperature,
-                         View top_k, View top_p, View min_p, View seed, View position,
-                         StreamHandle stream);
+using SplitSample = void(View token, View work, View work_a_row, View found, View logits,
+                         View temperature, View top_k, View top_p, View min_p, View seed,
+                         View position, StreamHandle stream);
 
 }  // namespace yaie

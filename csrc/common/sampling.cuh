@@ -141,7 +141,7 @@ __device__ inline unsigned top_k_threshold(const float* logits, int vocabulary, 
 }
 
 // Weights are summed as integers, so that a sum is the same in any order: however many threads
-// there are, they decide alike. 2^24 weights of 1 are the most that fit.
+// there are, they decide alike. Fewer than 2^24 weights of 1 fit.
 constexpr double kWeightUnit = 0x1p40;
 
 __device__ inline unsigned long long in_weight_units(float weight) {

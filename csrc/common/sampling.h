@@ -15,16 +15,16 @@ inline Rows rows(const Door& door, const View& view) {
     return {view.as<float>(), view.stride[0], static_cast<int>(door["V"])};
 }
 
-// How rows are dealt to blocks: the axis "parts" of the workspace says how many a row gets.
+// How rows are dealt to blocks: an axis of a workspace says how many a row gets.
 struct Shares {
     int parts, chunks;  // of a row, and of a part
     unsigned blocks, threads;
 };
 
-inline Shares shares(const Door& door) {
-    const int64_t parts = door["parts"], whole_row = door["V"] / 4 + 2;  // chunks, at most
+inline Shares shares(const Door& door, const char* axis = "parts") {
+    const int64_t parts = door[axis], whole_row = door["V"] / 4 + 2;  // chunks, at most
     door.require(door["V"] <= (1 << 30), "V is above 2^30");
-    door.require(parts >= 1 && parts <= whole_row, "parts must be 1 to V / 4 + 2");
+    door.require(parts >= 1 && parts <= whole_row, std::string(axis) + " must be 1 to V / 4 + 2");
     const int64_t chunks = (whole_row + parts - 1) / parts;
     const int64_t threads = std::min<int64_t>(kPartThreads, (chunks + 31) / 32 * 32);
     return {static_cast<int>(parts), static_cast<int>(chunks), grid_x(door, door["B"] * parts),
@@ -55,6 +55,15 @@ inline Work window_work(Door& door, const View& work, const View& work_a_row) {
     const Shares of_rows = shares(door);
     door.require(of_rows.chunks <= kMostChunks, "parts: must be V / 16384 and more");
     return {work.as<PartState>(), work_a_row.as<RowState>(), of_rows.parts, of_rows.chunks};
+}
+
+// Admits the workspace for what read 2 finds, two numbers a part.
+template <class T>
+Found<T> found(Door& door, const View& view) {
+    static_assert(sizeof(T) == 2 * sizeof(int), "the last axis is 2");
+    door.admit("found", view, {"B", "parts of read 2", "2"}, Kind::int32, Layout::contiguous);
+    const Shares of_rows = shares(door, "parts of read 2");
+    return {view.as<T>(), of_rows.parts, of_rows.chunks};
 }
 
 }  // namespace yaie::sampling

@@ -14,6 +14,8 @@ constexpr int kPartThreads = 512;  // most threads of a block that works on a pa
 constexpr int kAhead = 8;          // chunks that a thread asks for before it uses the first
 constexpr int kFewAhead = 4;       // likewise where there is much to do with each
 
+__device__ inline float4 four(float x) { return make_float4(x, x, x, x); }
+
 struct Chunks {  // a row
     const float* row;
     int lead, vocabulary;
@@ -31,9 +33,12 @@ struct Chunks {  // a row
     }
     __device__ bool has(int v) const { return v >= 0 && v < vocabulary; }
     __device__ float element(int v, float outside) const { return has(v) ? row[v] : outside; }
+    __device__ float4 load_whole(int chunk) const {
+        return *reinterpret_cast<const float4*>(row + first_token(chunk));
+    }
     __device__ float4 load(int chunk, float outside) const {
         const int v = first_token(chunk);
-        if (whole(chunk)) return *reinterpret_cast<const float4*>(row + v);
+        if (whole(chunk)) return load_whole(chunk);
         return make_float4(element(v, outside), element(v + 1, outside), element(v + 2, outside),
                            element(v + 3, outside));
     }
@@ -59,12 +64,15 @@ struct Batch {
     float4 ahead[n];
 
     __device__ Batch(const Chunks& row, const Part& part, int from, float outside) : from(from) {
+        const int last = from + n * int(blockDim.x) - 1;
+        if (last < part.last && row.whole(from) && row.whole(last)) {  // of all threads, or of none
 #pragma unroll
-        for (int i = 0; i < n; ++i) {
-            const bool is_there = chunk(i) < part.last;
-            ahead[i] = is_there ? row.load(chunk(i), outside)
-                                : make_float4(outside, outside, outside, outside);
+            for (int i = 0; i < n; ++i) ahead[i] = row.load_whole(chunk(i));
+            return;
         }
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            ahead[i] = chunk(i) < part.last ? row.load(chunk(i), outside) : four(outside);
     }
     __device__ int chunk(int i) const { return from + i * int(blockDim.x) + int(threadIdx.x); }
 

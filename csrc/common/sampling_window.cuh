@@ -7,11 +7,12 @@
 //
 //   survey   (read 1)   each part: its maximum, and the mass and the count of every bin
 //   choose              each row: bins that are kept for sure, and those that hold the threshold
-//   collect  (read 2)   each part: works on what is kept for sure, lists the tokens in doubt
+//   collect  (read 2)   each part: works on what is kept for sure, lists the tokens in doubt; parts
+//                       need not fit into registers, so there are no more than occupy the GPU
 //   decide              the row's last block: which of the listed tokens are kept
 //
-// Masses are integers (of the weight relative to the upper edge of the bin), so that sums are the
-// same in any order, and a row is decided alike whatever the number of its parts. What the window
+// Masses are integers (of the weight relative to the middle of the bin), so that sums are the same
+// in any order, and a row is decided alike whatever the number of its parts. What the window
 // cannot serve (temperatures so small that the grid is too coarse a float, more tokens in doubt
 // than the list holds) goes the way of step 1, one block for the row.
 #pragma once
@@ -20,25 +21,24 @@
 
 namespace yaie::sampling {
 
-constexpr int kBins = kPartThreads;    // one a thread where a block works on all of them
-constexpr float kBinsPerUnit = 16.0f;  // of log weight
-constexpr float kGridLimit = 0x1p22f;  // beyond it the grid has no fractions
-constexpr int kNoBins = -(1 << 30);    // a part far below all windows
-constexpr int kMaxListed = 2048;       // tokens in doubt
-constexpr int kFewListed = 128;        // likewise, of a part
-constexpr int kAllBins = kBins + 1;    // and what lies below them
+constexpr int kBins = kPartThreads;       // one a thread where a block works on all of them
+constexpr float kBinsPerUnit = 16.0f;     // of log weight
+constexpr float kGridLimit = 0x1p22f;     // beyond it places are no whole numbers
+constexpr float kGridOrigin = 0x1.8p23f;  // place of bin 0: floats around it are whole numbers
+constexpr int kNoBins = -(1 << 30);       // a part far below all windows
+constexpr int kMaxListed = 2048;          // tokens in doubt
+constexpr int kFewListed = 256;           // likewise, of a part
+constexpr int kAllBins = kBins + 1;       // and what lies below them
 constexpr int kMostChunks = kAhead * kPartThreads;  // of a part, which stays in registers
 constexpr float kMassUnit = 0x1p17f;                // the tokens of a part fit into 32 bits
 constexpr float kCannotWin = -26.1f;                // log weight: log E lies within -22.9 and 3.14
 
 struct PartState {
     float most;
-    int first;  // token of the maximum
+    int first;  // token of the maximum, at temperature 0
     int top;    // bin of the maximum
     int unused;
-    Candidate best;           // of the part's race
-    unsigned long long kept;  // weight that is kept for sure
-    unsigned mass[kBins];     // from `top` downwards, in units of the bin's upper edge
+    unsigned mass[kBins];  // from `top` downwards, in units of the bin's middle
     int count[kBins];
 };
 
@@ -57,36 +57,60 @@ struct RowState {
     int first, last;             // bins in doubt, counted from the top; those before are kept
     int base_count;              // tokens before them
     float base_mass, rest_mass;  // before them, and after as far as top_k keeps; in units of the
-                                 // upper edge of bin `first`
-    unsigned least;  // the lowest key that is kept of the tokens in doubt (by_key: of all)
-    float sum;       // weight of all that is kept
-    int listed;
+                                 // middle of bin `first`
+    unsigned least;     // the lowest key that is kept of the tokens in doubt (by_key: of all)
+    float sum;          // weight of all that is kept
+    int listed;         // more than kMaxListed: the list has not all of them
     unsigned finished;  // parts
     Listed list[kMaxListed];
     unsigned long long above[kMaxListed];  // weight of the listed tokens that are likelier
 };
 
-struct Work {  // the workspaces
+struct Work {  // the workspaces, but for what read 2 finds
     PartState* of_part;
     RowState* of_row;
     int parts, chunks_a_part;
 };
 
-// The grid of bins of one temperature: bin n holds the logits from n / scale to (n + 1) / scale.
+// What read 2 finds: of each of its parts, which may be fewer than those of read 1.
+template <class T>
+struct Found {
+    T* of_part;  // [B,parts]
+    int parts, chunks_a_part;
+
+    // All of row b and what each thread of the block brings, combined.
+    template <class Combine>
+    __device__ T of_row(int64_t b, T own, Combine combine) const {
+        for (int p = threadIdx.x; p < parts; p += blockDim.x)
+            own = combine(own, of_part[b * parts + p]);
+        return reduce_block(own, combine);
+    }
+};
+
+// The grid of bins of one temperature: bin n holds the logits that scale takes nearest to n. Whatever
+// a float must be rounded for is left to one addition: its sum is so large that it has no fractions,
+// and the whole number stands in its last bits.
 struct Grid {
     float scale;
 
     __device__ explicit Grid(float temperature) : scale(kBinsPerUnit / temperature) {}
 
-    __device__ float at(float logit) const { return logit * scale; }
     __device__ bool resolves(float logit, float limit = kGridLimit) const {
-        return fabsf(at(logit)) < limit;
+        return fabsf(logit * scale) < limit;
     }
-    __device__ float bin(float logit) const { return floorf(at(logit)); }
-    // Weight relative to the upper edge of a bin; the product is exact (fused), so a large logit
-    // loses nothing.
-    __device__ float below_edge(float logit, float edge) const {
-        return expf(fmaf(logit, scale, -edge) / kBinsPerUnit);
+    // Where the bin of a logit lies; monotone, and below the origin by 2^22 and more an order alone.
+    __device__ float place(float logit) const { return fmaf(logit, scale, kGridOrigin); }
+    __device__ float bin(float logit) const { return place(logit) - kGridOrigin; }
+    // How far a logit is from the middle of a bin, in bins. The product is exact (fused), so a large
+    // logit loses nothing.
+    __device__ float beyond(float logit, float bin) const { return fmaf(logit, scale, -bin); }
+
+    // exp(x / 16) for x in a bin, -1/2 to 1/2, in units of mass: a Taylor series to 4e-8.
+    __device__ static unsigned mass(float x) {
+        constexpr float a = kMassUnit / kBinsPerUnit, b = a / kBinsPerUnit / 2,
+                        c = b / kBinsPerUnit / 3, kWhole = 0x1p23f;
+        const float sum = fmaf(x, fmaf(x, fmaf(x, c, b), a), kMassUnit + kWhole);
+        return __float_as_uint(sum) - __float_as_uint(kWhole);
     }
 };
 
@@ -132,13 +156,14 @@ __device__ inline int first_of_part(const Chunks& row, const Tile& batch, float 
     return reduce_block(first, Lowest());
 }
 
-__device__ inline void add_to_bins(unsigned* mass, int* count, const Grid& grid, float top,
+// `top` is the place of the part's maximum, as bits: what lies below the window, or below zero, is so
+// far from it as an unsigned number.
+__device__ inline void add_to_bins(unsigned* mass, int* count, const Grid& grid, unsigned top,
                                    float logit) {
-    const float bin = grid.bin(logit);
-    if (!(bin > top - kBins)) return;  // below the window
-    const int at = static_cast<int>(top - bin);
-    const float weight = grid.below_edge(logit, bin + 1.0f);
-    atomicAdd(mass + at, static_cast<unsigned>(weight * kMassUnit + 0.5f));
+    const float place = grid.place(logit);
+    const unsigned at = top - __float_as_uint(place);
+    if (at >= unsigned(kBins)) return;
+    atomicAdd(mass + at, Grid::mass(grid.beyond(logit, place - kGridOrigin)));
     if (count) atomicAdd(count + at, 1);
 }
 
@@ -168,7 +193,7 @@ __global__ void __launch_bounds__(kThreadsOfBlock)
     for (int i = threadIdx.x; i < kBins; i += blockDim.x) mass[i] = count[i] = 0;
     __syncthreads();  // before they add
     const bool counts = limits_count(filter, logits.vocabulary);
-    const float top = grid.bin(most);
+    const unsigned top = __float_as_uint(grid.place(most));
     batch.each([&](int, float4 x) {
         add_to_bins(mass, counts ? count : nullptr, grid, top, x.x);
         add_to_bins(mass, counts ? count : nullptr, grid, top, x.y);
@@ -236,9 +261,9 @@ __device__ inline void fold_bins(const PartState* of_part, int parts, int top, b
             count += there && counts ? of_part[from + p].count[at] : 0;
         }
     }
-    const float edge = expf(-float(threadIdx.x) / kBinsPerUnit);
-    bins.mass[threadIdx.x] = sum_so_far(float(mass) / kMassUnit * edge);
-    bins.count[threadIdx.x] = sum_so_far(count);
+    const float middle = expf(-float(threadIdx.x) / kBinsPerUnit);
+    bins.mass[threadIdx.x] = sum_so_far(float(mass) / kMassUnit * middle);
+    if (counts) bins.count[threadIdx.x] = sum_so_far(count);
     __syncthreads();  // the sums are there
 }
 
@@ -404,11 +429,11 @@ __device__ void decide(RowState& state, const Filter& filter, bool counts, Keep 
     SIMT_SHARED(unsigned long long, weights, [kMaxListed]);
     const Grid grid(filter.temperature);
     const int n = state.listed;
-    const float edge = float(state.top - state.first + 1);
+    const float middle = float(state.top - state.first);
     for (int i = threadIdx.x; i < n; i += blockDim.x) {
         const float logit = state.list[i].logit;
         keys[i] = order_key(logit);
-        weights[i] = in_weight_units(grid.below_edge(logit, edge));
+        weights[i] = in_weight_units(expf(grid.beyond(logit, middle) / kBinsPerUnit));
     }
     __syncthreads();  // the list is in shared memory
 

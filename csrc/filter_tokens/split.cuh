@@ -73,8 +73,8 @@ __device__ inline Sum64 weigh_part(const sampling::Chunks& row, const sampling::
 }
 
 // The row's threshold among the tokens in doubt, and the weight of all that is kept.
-__device__ inline void weigh_row(const sampling::Work& work, RowState& state, const Filter& filter,
-                                 int64_t b, bool counts) {
+__device__ inline void weigh_row(const sampling::Found<Sum64>& found, int64_t b, RowState& state,
+                                 const Filter& filter, bool counts) {
     Sum64 kept = 0;
     unsigned least = 0xffffffffu;
     if (state.listed > 0)
@@ -82,9 +82,7 @@ __device__ inline void weigh_row(const sampling::Work& work, RowState& state, co
             kept += sampling::in_weight_units(weight_of(state, filter, token.logit));
             least = min(least, sampling::order_key(token.logit));
         });
-    for (int p = threadIdx.x; p < work.parts; p += blockDim.x)
-        kept += work.of_part[b * work.parts + p].kept;
-    kept = sampling::reduce_block(kept, sampling::Sum());
+    kept = found.of_row(b, kept, sampling::Sum());
     least = sampling::reduce_block(least, sampling::Lowest());
     if (threadIdx.x != 0) return;
     state.least = least;
@@ -92,20 +90,22 @@ __device__ inline void weigh_row(const sampling::Work& work, RowState& state, co
 }
 
 __global__ void __launch_bounds__(sampling::kPartThreads, 2)
-    collect(sampling::Rows logits, sampling::FilterRows filters, sampling::Work work) {
-    const sampling::Chunks row(logits, blockIdx.x / work.parts);
-    const sampling::Part part(work.parts, work.chunks_a_part, row.count());
-    RowState& state = work.of_row[part.row];
+    collect(sampling::Rows logits, sampling::FilterRows filters, RowState* of_row,
+            sampling::Found<Sum64> found) {
+    const sampling::Chunks row(logits, blockIdx.x / found.parts);
+    const sampling::Part part(found.parts, found.chunks_a_part, row.count());
+    RowState& state = of_row[part.row];
     if (state.plan != Plan::window) return;
     const Filter filter = filters.row(part.row);
     const Sum64 kept = weigh_part(row, part, state, filter);
-    if (threadIdx.x == 0) work.of_part[blockIdx.x].kept = kept;
+    if (threadIdx.x == 0) found.of_part[blockIdx.x] = kept;
 
-    if (!sampling::last_of_row(state, work.parts)) return;
+    if (!sampling::last_of_row(state, found.parts)) return;
     if (state.listed > sampling::kMaxListed)
         Step1{logits, filter, part.row}(state, state.most);
     else
-        weigh_row(work, state, filter, part.row, sampling::limits_count(filter, logits.vocabulary));
+        weigh_row(found, part.row, state, filter,
+                  sampling::limits_count(filter, logits.vocabulary));
 }
 
 // The share of a token in its row.

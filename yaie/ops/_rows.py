@@ -73,6 +73,11 @@ def _huge(fill: Fill, V: int) -> Tensor:
     return fill.normal(V).sign() * 3e38
 
 
+def _lowest(fill: Fill, V: int) -> Tensor:
+    """Near the lowest of float32: a bound a little below them is -inf."""
+    return 1e36 * fill.normal(V).clamp(-5, 5) - 3.2e38
+
+
 def _tail(fill: Fill, V: int) -> Tensor:
     """One likely token, the others at 1e-8 of it."""
     x = torch.full((V,), math.log(1e-8))
@@ -103,6 +108,14 @@ def _shelf(fill: Fill, V: int) -> Tensor:
     x = 0.01 * fill.normal(V) - 3.0
     likely = fill.permutation(V)[: 1 + min(V // 8, 12)]
     x[likely] = -0.06 * torch.arange(len(likely)).float()
+    return x
+
+
+def _plateau(fill: Fill, V: int) -> Tensor:
+    """An eighth of the tokens, and below them all others, nearly alike and together as likely: a
+    threshold that falls among these has many on either side, and an eighth above it."""
+    x = 0.01 * fill.normal(V)
+    x[fill.permutation(V)[: V // 8]] += 2.0
     return x
 
 
@@ -160,9 +173,10 @@ LOGITS: dict[str, Family] = {
             _spiky,
             _big,
             _huge,
+            _lowest,
             _tail,
         ),
-        *(_neighbours, _subnormal, _late, _shelf, _masked, _single, _nan),
+        *(_neighbours, _subnormal, _late, _shelf, _plateau, _masked, _single, _nan),
         *(_negative_nan, _inf, _banned),
     )
 }

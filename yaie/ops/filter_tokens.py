@@ -36,7 +36,6 @@ top_k_first; vLLM puts min_p first and breaks ties by its sort (docs/decisions/0
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -48,6 +47,7 @@ from yaie.fill import Fill
 from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _rows as rows
 from yaie.ops import _sampling as sampling
+from yaie.ops._filter_edges import FILTER_EDGES
 from yaie.signature import parse
 
 PARAMETERS = ("temperature", "top_k", "top_p", "min_p")
@@ -121,58 +121,6 @@ WORKLOADS = {
     "llama3 vocabulary, batch 32, top_p alone": Case(B=32, V=128256, top_p=0.95),
     "qwen3 vocabulary, batch 32": Case(B=32, V=151936, top_k=20, top_p=0.95, temperature=0.6),
     "qwen3 vocabulary, batch 32, min_p alone": Case(B=32, V=151936, min_p=0.05),
-}
-
-FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
-    **rows.ROW_EDGES,
-    **rows.LONG_ROWS,
-    "temperature 0": lambda c: c.B > 0 and c.temperature == 0,
-    "temperature 0 on ties": lambda c: (
-        c.B > 0 and c.temperature == 0 and c.V > 9 and c.family in ("flat", "ties")
-    ),
-    "temperature 1e-7": lambda c: c.B > 0 and c.temperature == 1e-7,
-    "temperature 1e-6 between neighbouring floats": lambda c: (
-        c.B > 0 and c.temperature == 1e-6 and c.family == "neighbours"
-    ),
-    "temperature 1e6": lambda c: c.B > 0 and c.temperature == 1e6,
-    "subnormal temperature": lambda c: c.B > 0 and 0 < c.temperature < 1e-38,
-    "top_k 1": lambda c: c.B > 0 and c.top_k == 1 and c.temperature > 0,
-    "top_k V": lambda c: c.B > 0 and c.top_k == c.V and c.temperature > 0,
-    "top_k above V": lambda c: c.B > 0 and c.V < c.top_k < 2**31 - 1 and c.temperature > 0,
-    "top_k in the thousands": lambda c: (
-        c.B > 0 and 1024 < c.top_k < c.V and c.temperature > 1 and (c.top_p, c.min_p) == (1, 0)
-    ),
-    "top_k alone, ends where weights are next to nothing": lambda c: (
-        c.B > 0
-        and c.family == "geometric"
-        and c.temperature == 1
-        and (c.top_p, c.min_p) == (1, 0)
-        and 32 < (c.top_k - 1) * -math.log(0.7) < 103
-        and c.top_k < c.V
-    ),
-    "top_k within ties": lambda c: (
-        1 < c.top_k < c.V and c.family in ("ties", "flat") and c.B > 0 and c.temperature > 0
-    ),
-    "top_p 1": lambda c: c.B > 0 and c.top_p == 1,
-    "top_p just below 1": lambda c: c.B > 0 and 0.999 < c.top_p < 1 and c.temperature > 0,
-    "tiny top_p": lambda c: c.B > 0 and c.top_p < 1e-3 and c.temperature > 0,
-    "crossing token at a tie": lambda c: (
-        c.B > 0
-        and 0 < c.top_p < 1
-        and c.family in ("ties", "flat")
-        and c.V > 1
-        and c.temperature > 0
-    ),
-    "top_p after top_k": lambda c: c.B > 0 and c.top_k < c.V and c.top_p < 1 and c.temperature > 0,
-    "top_p of what top_k leaves of many nearly alike": lambda c: (
-        c.B > 0
-        and c.family == "shelf"
-        and c.temperature == 1
-        and 20 < c.top_k < c.V / 8
-        and 0.1 < c.top_p < 0.5
-    ),
-    "min_p after top_p": lambda c: c.B > 0 and c.min_p > 0 and c.top_p < 1 and c.temperature > 0,
-    "min_p 1": lambda c: c.B > 0 and c.min_p == 1 and c.temperature > 0,
 }
 
 EDGES: dict[str, Callable[[Any], bool]] = {

@@ -38,7 +38,8 @@ from yaie.op import Call, Cost, Op, at_least, case, one_of
 from yaie.ops import _noise as noise
 from yaie.ops import _rows as rows
 from yaie.ops import _sampling as sampling
-from yaie.ops.filter_tokens import FILTER_EDGES, PARAMETERS
+from yaie.ops._filter_edges import FILTER_EDGES
+from yaie.ops.filter_tokens import PARAMETERS
 from yaie.signature import parse
 
 

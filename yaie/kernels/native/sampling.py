@@ -15,7 +15,8 @@ from .variant import Variant, ints
 MOST_CHUNKS = 4096
 """Chunks of four logits in a part of a row with a window: it stays in the registers of a block."""
 MOST_SURVEYED = 16
-"""Parts of such a row where it could do with fewer: one block adds up what they found."""
+"""Parts of such a row, in either read, where it could do with fewer: one block adds up what they
+found."""
 
 
 def _new_logits(logits: Tensor) -> Tensor:
@@ -54,11 +55,11 @@ def _with_window(fresh: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     def call(launch: Launcher, **args: Tensor) -> Tensor:
         logits, module = args["logits"], launch.face.module
         rows, least = logits.shape[0], -(-(logits.shape[1] // 4 + 2) // MOST_CHUNKS)
-        parts = max(least, _parts_of_a_row(launch.face, logits))
+        parts = _parts_of_a_row(launch.face, logits)
         result = fresh(logits)
-        work = ints(logits, rows, parts, module.sampling_ints_a_part)
+        work = ints(logits, rows, max(least, parts), module.sampling_ints_a_part)
         work_a_row = ints(logits, rows, module.sampling_ints_a_row)
-        launch(result, work, work_a_row, *args.values())
+        launch(result, work, work_a_row, ints(logits, rows, parts, 2), *args.values())
         return result
 
     return call
@@ -79,15 +80,20 @@ def _split_declines(call: Call) -> str | None:
     return f"V is {V}, split serves up to 2^30" if V > 2**30 else None
 
 
+def _window_declines(call: Call) -> str | None:
+    V = call.axes["V"]
+    return f"V is {V}, split adds up fewer than 2^24 weights" if V >= 2**24 else None
+
+
 VARIANTS = (
     Variant("penalize", "naive", _plain(_new_logits)),
     Variant("penalize", "tiled", _plain(_new_logits), preference=10),
     Variant("filter_tokens", "naive", _plain(_new_logits)),
-    Variant("filter_tokens", "split", _with_window(_new_logits), _split_declines, preference=10),
+    Variant("filter_tokens", "split", _with_window(_new_logits), _window_declines, preference=10),
     Variant("draw_tokens", "naive", _plain(_token_a_row)),
     Variant("draw_tokens", "split", _split_rows, _split_declines, preference=10),
     Variant("sample", "naive", _plain(_token_a_row)),
-    Variant("sample", "split", _with_window(_token_a_row), _split_declines, preference=10),
+    Variant("sample", "split", _with_window(_token_a_row), _window_declines, preference=10),
     Variant("greedy", "naive", _plain(_token_a_row)),
     Variant("greedy", "split", _split_rows, preference=10),
 )
