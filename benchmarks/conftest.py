@@ -26,7 +26,7 @@ from yaie import kernels, ops
 from yaie.check import Judge
 from yaie.dispatch import nearest
 from yaie.record import Recorder, new_run_id, provenance
-from yaie.worker.process import IMPORTS
+from yaie.worker.zygote import IMPORTS
 
 RECORDS = Path("reports/timings")
 HOST_MEMORY = 512 << 20

@@ -73,15 +73,17 @@ def within_plateau(draw: st.DrawFn, V: int) -> dict[str, Any]:
 @st.composite
 def parameters(draw: st.DrawFn, V: int, family: str) -> dict[str, Any]:
     """Parameters of row 0, with temperatures that matter to its family: those that tell
-    neighbouring floats apart, and 0 on ties."""
+    neighbouring or the largest floats apart, and 0 on ties."""
     if family == "plateau" and draw(among(True, True, False)):
         return draw(within_plateau(V))
-    if family != "neighbours" and draw(st.booleans()):
+    if family not in ("neighbours", "huge", "lowest") and draw(st.booleans()):
         return draw(several_filters(V))
     telling = {
         "neighbours": [1e-6, 1e-6, 3e-7, 1e-7, 1.0],
         "flat": [1.0, 0.0, 0.0],
         "ties": [1.0, 0.0, 0.7],
+        "huge": [1.0, 0.0, 1e36, 1e38, 3e38, 3e38],
+        "lowest": [1.0, 1e35, 1e37, 3e38],
     }
     temperature = draw(among(*telling[family]) if family in telling else TEMPERATURES)
     top_k = draw(st.one_of(st.just(2**31 - 1), integers(1, 6), integers(1, 2 * V)))

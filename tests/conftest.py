@@ -79,7 +79,6 @@ def own_judge(bad: None) -> Iterator[Judge]:
                 judge.close()
         except (OSError, TimeoutError):
             zygote.kill()
-            zygote.wait()
             _kill_if_ours(worker_pid)
 
 

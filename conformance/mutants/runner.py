@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -75,12 +76,20 @@ def sources(op: str) -> list[Path]:
     found += [*ROOT.glob("yaie/ops/_*.py"), ROOT / "yaie" / "ops" / f"{op}.py"]
     found += [
         ROOT / "conformance" / name
-        for name in ("campaign.py", "edges.py", "edges.toml", "strategies.py", f"test_{op}.py")
+        for name in ("campaign.py", "edges.py", "edges.toml", "strategies.py")
     ]
+    found += _tests(f"test_{op}")
     found += [ROOT / "conformance" / "mutants" / name for name in IN_HUNT]
     return sorted(
         p for p in found if p.is_file() and p.relative_to(ROOT).as_posix() not in IRRELEVANT
     )
+
+
+def _tests(name: str) -> set[Path]:
+    """The file that draws an op's cases, and those that it takes strategies from."""
+    path = ROOT / "conformance" / f"{name}.py"
+    taken = re.findall(r"from conformance\.(test_\w+) import", path.read_text("utf-8"))
+    return {path}.union(*map(_tests, taken))
 
 
 def hunt_all(

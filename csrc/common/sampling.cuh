@@ -121,11 +121,19 @@ struct FilterRows {  // the parameters of all rows, [B] each
     }
 };
 
-// exp((l - most) / T), at most 1. The difference comes first: l / T alone would lose what tells
-// neighbours apart. A division, because 1 / T overflows for the smallest temperatures.
-__device__ inline float log_weight(float logit, float most, float temperature) {
-    return (logit - most) / temperature;
-}
+// (l - most) / T, at most 0: the logarithm of a token's weight. The difference comes first: l / T
+// alone would lose what tells neighbours apart. A division, because 1 / T overflows for the smallest
+// temperatures. Where T is above 1, all three are halved: logits of both signs may differ by more
+// than the largest float, and a T as large still tells them apart.
+struct LogWeight {
+    float scale, most, temperature;
+
+    __device__ LogWeight(float most, float temperature)
+        : scale(temperature > 1.0f ? 0.5f : 1.0f),
+          most(most * scale),
+          temperature(temperature * scale) {}
+    __device__ float operator()(float logit) const { return (logit * scale - most) / temperature; }
+};
 
 // The key of the k-th largest logit, bit by bit from above: a bit stays if k keys reach that far.
 __device__ inline unsigned top_k_threshold(const float* logits, int vocabulary, int k) {
@@ -149,13 +157,12 @@ __device__ inline unsigned long long in_weight_units(float weight) {
 }
 
 // Weight of the tokens from `least` on whose keys are above `key`.
-__device__ inline double weight_above(const float* logits, int vocabulary, float most,
-                                      float temperature, unsigned least, unsigned key) {
+__device__ inline double weight_above(const float* logits, int vocabulary, LogWeight log_weight,
+                                      unsigned least, unsigned key) {
     unsigned long long sum = 0;
     for (int v = threadIdx.x; v < vocabulary; v += blockDim.x) {
         const unsigned own = order_key(logits[v]);
-        if (own >= least && own > key)
-            sum += in_weight_units(expf(log_weight(logits[v], most, temperature)));
+        if (own >= least && own > key) sum += in_weight_units(expf(log_weight(logits[v])));
     }
     return double(reduce_block(sum, Sum())) / kWeightUnit;
 }
@@ -163,14 +170,13 @@ __device__ inline double weight_above(const float* logits, int vocabulary, float
 // The lowest key that is kept. Of the keys that have at least top_p of the weight above them the
 // largest is dropped and all beyond it stay, so equals stand or fall together; found bit by bit as
 // above. The argmax has nothing above it: it always stays.
-__device__ inline unsigned top_p_threshold(const float* logits, int vocabulary, float most,
-                                           Filter filter, unsigned least) {
-    if (filter.top_p >= 1.0f) return least;
-    const float T = filter.temperature;
-    const double enough = filter.top_p * weight_above(logits, vocabulary, most, T, least, 0);
+__device__ inline unsigned top_p_threshold(const float* logits, int vocabulary,
+                                           LogWeight log_weight, float top_p, unsigned least) {
+    if (top_p >= 1.0f) return least;
+    const double enough = top_p * weight_above(logits, vocabulary, log_weight, least, 0);
     unsigned dropped = 0;
     for (unsigned bit = 1u << 31; bit != 0; bit >>= 1)
-        if (weight_above(logits, vocabulary, most, T, least, dropped | bit) >= enough)
+        if (weight_above(logits, vocabulary, log_weight, least, dropped | bit) >= enough)
             dropped |= bit;
     return max(least, dropped + 1);
 }
@@ -178,19 +184,20 @@ __device__ inline unsigned top_p_threshold(const float* logits, int vocabulary, 
 // What a filter keeps of a valid row at a temperature above 0.
 struct Kept {
     const float* logits;
-    float most, temperature, min_p;
+    LogWeight log_weight;
+    float min_p;
     unsigned least;
 
     __device__ Kept(const float* logits, int vocabulary, float most, Filter filter)
-        : logits(logits), most(most), temperature(filter.temperature), min_p(filter.min_p) {
+        : logits(logits), log_weight(most, filter.temperature), min_p(filter.min_p) {
         const unsigned from = top_k_threshold(logits, vocabulary, filter.top_k);
-        least = top_p_threshold(logits, vocabulary, most, filter, from);
+        least = top_p_threshold(logits, vocabulary, log_weight, filter.top_p, from);
     }
 
     // The weight of a token, 0 if it is dropped.
     __device__ float weight(int v) const {
         if (order_key(logits[v]) < least) return 0.0f;
-        const float own = expf(log_weight(logits[v], most, temperature));
+        const float own = expf(log_weight(logits[v]));
         return own >= min_p ? own : 0.0f;
     }
 };
@@ -245,7 +252,7 @@ __device__ inline int draw_kept(const float* logits, int vocabulary, float most,
     const Kept kept(logits, vocabulary, most, filter);
     const auto log_p = [&](int v) {
         const bool takes_part = kept.weight(v) > 0.0f;
-        return takes_part ? log_weight(logits[v], most, filter.temperature) : -INFINITY;
+        return takes_part ? kept.log_weight(logits[v]) : -INFINITY;
     };
     return race(vocabulary, seed, position, log_p).token;  // the argmax takes part: there is one
 }

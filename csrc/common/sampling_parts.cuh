@@ -112,6 +112,7 @@ __device__ inline uint4 bits_of_four(int v, unsigned position, uint64_t seed) {
 // row. An infinite score is that of an invalid row.
 template <int kFold>
 __global__ void fold_parts(int* token, const Candidate* best_of_part, int parts) {
+    simt::await_launch_before();
     const int64_t b = blockIdx.x;
     Candidate best = kNobody;
     for (int part = threadIdx.x; part < parts; part += kFold)

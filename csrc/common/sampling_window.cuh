@@ -170,6 +170,7 @@ __device__ inline void add_to_bins(unsigned* mass, int* count, const Grid& grid,
 template <int kThreadsOfBlock>
 __global__ void __launch_bounds__(kThreadsOfBlock)
     survey(Rows logits, FilterRows filters, Work work) {
+    simt::let_launch_after_start();
     SIMT_SHARED(unsigned, mass, [kBins]);
     SIMT_SHARED(int, count, [kBins]);
     const Chunks row(logits, blockIdx.x / work.parts);

@@ -30,6 +30,7 @@ struct Race {
 __global__ void __launch_bounds__(sampling::kPartThreads, 2)
     split(int* token, sampling::Candidate* best_of_part, sampling::Rows probs, const int64_t* seed,
           const int* position, int parts, int chunks_a_part) {
+    simt::let_launch_after_start();
     const int64_t b = blockIdx.x / parts;
     const sampling::Chunks row(probs, b);
     const sampling::Part part(parts, chunks_a_part, row.count());

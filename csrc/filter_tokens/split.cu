@@ -21,12 +21,12 @@ void filter_tokens_split(View probs, View work, View work_a_row, View found, Vie
     const auto on = static_cast<simt::Stream>(stream);
     SIMT_LAUNCH((sampling::survey<sampling::kPartThreads>), first.blocks, first.threads, 0, on,
                 rows, filters, space);
-    SIMT_LAUNCH((filter_tokens::choose), grid_x(door, door["B"]), sampling::kBins, 0, on, rows,
-                filters, space);
-    SIMT_LAUNCH((filter_tokens::collect), second.blocks, second.threads, 0, on, rows, filters,
-                space.of_row, kept);
-    SIMT_LAUNCH((filter_tokens::store_shares), first.blocks, first.threads, 0, on,
-                probs.as<float>(), rows, filters, space);
+    SIMT_LAUNCH_AFTER((filter_tokens::choose), grid_x(door, door["B"]), sampling::kBins, 0, on,
+                      rows, filters, space);
+    SIMT_LAUNCH_AFTER((filter_tokens::collect), second.blocks, second.threads, 0, on, rows, filters,
+                      space.of_row, kept);
+    SIMT_LAUNCH_AFTER((filter_tokens::store_shares), first.blocks, first.threads, 0, on,
+                      probs.as<float>(), rows, filters, space);
 }
 
 }  // namespace yaie

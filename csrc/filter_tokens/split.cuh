@@ -15,7 +15,7 @@ using sampling::RowState;
 using Sum64 = unsigned long long;
 
 __device__ inline float weight_of(const RowState& state, const Filter& filter, float logit) {
-    const float own = expf(sampling::log_weight(logit, state.most, filter.temperature));
+    const float own = expf(sampling::LogWeight(state.most, filter.temperature)(logit));
     return own >= filter.min_p ? own : 0.0f;
 }
 
@@ -45,6 +45,8 @@ struct Step1 {
 
 __global__ void __launch_bounds__(sampling::kBins, 1)
     choose(sampling::Rows logits, sampling::FilterRows filters, sampling::Work work) {
+    simt::await_launch_before();
+    simt::let_launch_after_start();
     const Filter filter = filters.row(blockIdx.x);
     sampling::choose_row(logits, filter, work, /*exact_tail=*/true,
                          Step1{logits, filter, int64_t(blockIdx.x)});
@@ -92,6 +94,8 @@ __device__ inline void weigh_row(const sampling::Found<Sum64>& found, int64_t b,
 __global__ void __launch_bounds__(sampling::kPartThreads, 2)
     collect(sampling::Rows logits, sampling::FilterRows filters, RowState* of_row,
             sampling::Found<Sum64> found) {
+    simt::await_launch_before();
+    simt::let_launch_after_start();
     const sampling::Chunks row(logits, blockIdx.x / found.parts);
     const sampling::Part part(found.parts, found.chunks_a_part, row.count());
     RowState& state = of_row[part.row];
@@ -129,6 +133,7 @@ struct Shares {
 __global__ void __launch_bounds__(sampling::kPartThreads, 2)
     store_shares(float* probs, sampling::Rows logits, sampling::FilterRows filters,
                  sampling::Work work) {
+    simt::await_launch_before();
     const sampling::Chunks row(logits, blockIdx.x / work.parts);
     const sampling::Part part(work.parts, work.chunks_a_part, row.count());
     const RowState& state = work.of_row[part.row];

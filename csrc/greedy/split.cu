@@ -18,8 +18,9 @@ void greedy_split(View token, View work, View logits, StreamHandle stream) {
                 static_cast<simt::Stream>(stream), token.as<int>(), best_of_part, rows,
                 shares.parts, shares.chunks);
     if (shares.parts == 1) return;
-    SIMT_LAUNCH((sampling::fold_parts<32>), grid_x(door, door["B"]), 32, 0,
-                static_cast<simt::Stream>(stream), token.as<int>(), best_of_part, shares.parts);
+    SIMT_LAUNCH_AFTER((sampling::fold_parts<32>), grid_x(door, door["B"]), 32, 0,
+                      static_cast<simt::Stream>(stream), token.as<int>(), best_of_part,
+                      shares.parts);
 }
 
 }  // namespace yaie

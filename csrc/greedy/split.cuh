@@ -20,6 +20,7 @@ struct Leader {
 __global__ void __launch_bounds__(sampling::kPartThreads)
     split(int* token, sampling::Candidate* best_of_part, sampling::Rows logits, int parts,
           int chunks_a_part) {
+    simt::let_launch_after_start();
     const sampling::Chunks row(logits, blockIdx.x / parts);
     const sampling::Part part(parts, chunks_a_part, row.count());
     Leader leader;

@@ -16,8 +16,9 @@ void launch(const DecodeParams& p, const attention::Paged& kv, const attention::
                 static_cast<simt::Stream>(stream), p, kv, options);
     const int columns = paged_attention::kMergeColumns;
     const dim3 merges(blocks, (kv.dim + columns - 1) / columns);
-    SIMT_LAUNCH((paged_attention::merge_pieces<typename Tile::T>), merges,
-                32 * paged_attention::kMergeWarps, 0, static_cast<simt::Stream>(stream), p, kv.dim);
+    SIMT_LAUNCH_AFTER((paged_attention::merge_pieces<typename Tile::T>), merges,
+                      32 * paged_attention::kMergeWarps, 0, static_cast<simt::Stream>(stream), p,
+                      kv.dim);
 }
 
 template <class T>

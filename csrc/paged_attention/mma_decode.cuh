@@ -126,6 +126,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kDim <= 128 ? 2 : 1)
     using T = typename Tile::T;
     using Warp = typename Tile::Warp;
     using Tiles = Loader<Tile>;
+    simt::let_launch_after_start();
     SIMT_SHARED(Task, tasks, [Tiles::kTasks]);
     SIMT_SHARED(attention::Keys, kept, [Tile::kStages * Tile::kRows]);
     SIMT_SHARED(int, pages, [Tiles::kPagesAhead * Tile::kKeys]);

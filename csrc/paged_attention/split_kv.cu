@@ -74,10 +74,10 @@ void paged_attention_split_kv(View out, View lse, View partial_out, View partial
         else
             launch_for_dim<T, 1>(door, p, paged, paged_attention::options(options), stream);
         if (p.splits > 1)
-            SIMT_LAUNCH((paged_attention::merge_splits<T>), grid_x(door, lse.size()),
-                        paged_attention::threads_for(paged.dim, 128), 0,
-                        static_cast<simt::Stream>(stream), out.as<T>(), p.lse, p.partial_out,
-                        p.partial_lse, lse.size(), p.splits, paged.dim);
+            SIMT_LAUNCH_AFTER((paged_attention::merge_splits<T>), grid_x(door, lse.size()),
+                              paged_attention::threads_for(paged.dim, 128), 0,
+                              static_cast<simt::Stream>(stream), out.as<T>(), p.lse, p.partial_out,
+                              p.partial_lse, lse.size(), p.splits, paged.dim);
     });
 }
 

@@ -101,6 +101,7 @@ __device__ void store(const SplitParams& p, int64_t row, int split, int head, in
 template <class T, int kLanes, int kHeads>
 __global__ void __launch_bounds__(kThreads)
     split_kv(SplitParams p, attention::Paged kv, attention::Options options) {
+    simt::let_launch_after_start();
     constexpr int kGroups = kThreads / kLanes;  // most lane groups of a block
     SIMT_SHARED(float, group_most, [kGroups][kHeads]);
     SIMT_SHARED(float, group_total, [kGroups][kHeads]);
@@ -211,6 +212,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T>
 __global__ void merge_splits(T* out, float* lse, const float* partial_out, const float* partial_lse,
                              int64_t results, int splits, int dim) {
+    simt::await_launch_before();
     const int64_t result = blockIdx.x;
     float most = -INFINITY;
     for (int s = 0; s < splits; ++s) most = fmaxf(most, partial_lse[s * results + result]);

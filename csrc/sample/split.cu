@@ -27,10 +27,10 @@ void sample_split(View token, View work, View work_a_row, View found, View logit
     const auto on = static_cast<simt::Stream>(stream);
     SIMT_LAUNCH((sampling::survey<sampling::kPartThreads>), first.blocks, first.threads, 0, on,
                 rows, filters, space);
-    SIMT_LAUNCH((sample::choose), grid_x(door, door["B"]), sampling::kBins, 0, on, rows, filters,
-                draws, space);
-    SIMT_LAUNCH((sample::collect), second.blocks, second.threads, 0, on, token.as<int>(), rows,
-                filters, draws, space.of_row, best);
+    SIMT_LAUNCH_AFTER((sample::choose), grid_x(door, door["B"]), sampling::kBins, 0, on, rows,
+                      filters, draws, space);
+    SIMT_LAUNCH_AFTER((sample::collect), second.blocks, second.threads, 0, on, token.as<int>(),
+                      rows, filters, draws, space.of_row, best);
 }
 
 }  // namespace yaie

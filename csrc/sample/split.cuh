@@ -28,21 +28,18 @@ struct Draws {  // [B]
 // keeps few bits, the upper bound is far off anyway.
 struct Race {
     static constexpr float kSlack = 1.0001f;
-    float most;
     Filter filter;
+    sampling::LogWeight log_weight;
     uint64_t seed;
     unsigned position;
     Candidate best = sampling::kNobody;
     float reach = 0.0f;  // w / E of the winner is at least that, as far as the warp knows
 
     __device__ Race(float most, Filter filter, uint64_t seed, unsigned position)
-        : most(most), filter(filter), seed(seed), position(position) {}
+        : filter(filter), log_weight(most, filter.temperature), seed(seed), position(position) {}
 
     __device__ static float number(unsigned bits) { return (float(bits) + 0.5f) * 0x1p-32f; }
 
-    __device__ float log_weight(float logit) const {
-        return sampling::log_weight(logit, most, filter.temperature);
-    }
     // 0: the token does not take part.
     __device__ float weight(float logit) const {
         const float z = log_weight(logit), w = expf(z);
@@ -189,6 +186,8 @@ struct Step1 {
 
 __global__ void __launch_bounds__(sampling::kBins, 1)
     choose(sampling::Rows logits, sampling::FilterRows filters, Draws draws, sampling::Work work) {
+    simt::await_launch_before();
+    simt::let_launch_after_start();
     const int64_t b = blockIdx.x;
     const Filter filter = filters.row(b);
     sampling::choose_row(logits, filter, work, /*exact_tail=*/false,
@@ -215,6 +214,7 @@ __device__ inline int winner(Candidate best, sampling::RowState& state, Race& ra
 __global__ void __launch_bounds__(sampling::kPartThreads, 2)
     collect(int* token, sampling::Rows logits, sampling::FilterRows filters, Draws draws,
             sampling::RowState* of_row, sampling::Found<Candidate> found) {
+    simt::await_launch_before();
     const sampling::Chunks row(logits, blockIdx.x / found.parts);
     const sampling::Part part(found.parts, found.chunks_a_part, row.count());
     const int64_t b = part.row;

@@ -24,6 +24,16 @@ FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
     "temperature 3e38 at the lowest logits": lambda c: (
         c.B > 0 and c.V > 200 and c.temperature == 3e38 and c.family == "lowest" and c.top_k < 9
     ),
+    "temperature 3e38 where differences overflow": lambda c: (
+        c.B > 16
+        and c.V > 8
+        and c.temperature == 3e38
+        and c.family == "huge"
+        and c.mates == "same"
+        and c.top_k >= c.V
+        and c.top_p == 1
+        and c.min_p < 0.1
+    ),
     "subnormal temperature": lambda c: c.B > 0 and 0 < c.temperature < 1e-38,
     "top_k 1": lambda c: c.B > 0 and c.top_k == 1 and c.temperature > 0,
     "top_k V": lambda c: c.B > 0 and c.top_k == c.V and c.temperature > 0,

@@ -1,46 +1,30 @@
 """A disposable process for kernels: what crashes, hangs or lies there is a finding, not the end.
 
-One zygote process imports torch and the kernels once and then only forks. A worker is such a fork:
-it starts in milliseconds, serves jobs over a socket, and may die at any time; the next job gets a
-fresh one. The zygote never touches a GPU, so a worker can. A zygote that a kernel has killed or
-stopped is replaced too.
+A zygote (zygote.py) has loaded the kernels and only forks. A worker is such a fork: it starts in
+milliseconds, serves jobs over a socket, and may die at any time; the next job gets a fresh one. A
+zygote that a kernel has killed or stopped is replaced too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
-import importlib
 import os
-import pickle
 import select
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
-
-from yaie import kernels
 from yaie.arena import Regions
-from yaie.worker.execution import Job, execute, execute_refusal
+from yaie.worker.nursery import Zygote
+from yaie.worker.zygote import GRACE_S, send
 
-GRACE_S = 10.0
-"""How long a worker that has hung up may take to end."""
 START_S = 120.0
 """How long the zygote may take to import torch and the kernels."""
-IMPORTS = "YAIE_IMPORTS"
-"""Environment variable: modules that the zygote imports as well, so that no worker need do it."""
-ZYGOTE = "from yaie.worker import process; process.main()"
-"""What the zygote runs."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +59,7 @@ class Worker:
         self._start_zygote()
 
     def _start_zygote(self) -> None:
-        self._control, theirs = socket.socketpair()
-        fds = (theirs.fileno(), self.regions.fd)
-        self._zygote = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                ZYGOTE,
-                *map(str, fds),
-            ],
-            pass_fds=fds,
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,  # what kernels print is theirs, not the judge's
-            stderr=self._output,
-            env=self._environment,
-        )
-        theirs.close()
-        self._control.settimeout(START_S)
+        self._zygote = Zygote(self._environment, self.regions.fd, self._output.fileno())
 
     def begin(self, job: Any) -> None:
         """Hand a job to the worker; ``finish`` gives the answer. The caller may work meanwhile."""
@@ -104,7 +72,7 @@ class Worker:
         self._number += 1
         self._answered = False
         with contextlib.suppress(OSError):  # a dead worker is found in finish()
-            _send(self._jobs, (self._number, job))
+            send(self._jobs, (self._number, job))
 
     def finish(self, timeout: float) -> Any:
         """The worker's answer to the job that was begun, or Died, or TimedOut."""
@@ -150,11 +118,7 @@ class Worker:
         for attempt in (1, 2):
             ours, theirs = socket.socketpair()
             with theirs:
-                try:
-                    socket.send_fds(self._control, [b"F"], [theirs.fileno()])
-                    pid = self._control.recv(8)
-                except OSError:
-                    pid = b""
+                pid = self._ask_for_fork(theirs)
             if len(pid) == 8:
                 break
             ours.close()
@@ -170,10 +134,18 @@ class Worker:
         for fd in (self._jobs.fileno(), self._pidfd):
             self._awaited.register(fd, select.POLLIN)
 
+    def _ask_for_fork(self, socket_of_worker: socket.socket) -> bytes:
+        """The new worker's process id, 8 bytes; fewer where the zygote is gone."""
+        try:
+            if not self._zygote.await_start(START_S):
+                return b""
+            socket.send_fds(self._zygote.control, [b"F"], [socket_of_worker.fileno()])
+            return self._zygote.control.recv(8)
+        except OSError:
+            return b""
+
     def _replace_zygote(self) -> None:
-        self._control.close()
         self._zygote.kill()
-        self._zygote.wait()
         self._start_zygote()
 
     def _bury(self, kill: bool) -> str:
@@ -183,10 +155,10 @@ class Worker:
             self._kill_group()
         self._jobs.close()
         self._jobs = None
-        self._control.settimeout(2 * GRACE_S)
+        self._zygote.control.settimeout(2 * GRACE_S)
         try:
-            self._control.sendall(b"W" + self.pid.to_bytes(8, "little"))
-            status = int.from_bytes(self._control.recv(8), "little")
+            self._zygote.control.sendall(b"W" + self.pid.to_bytes(8, "little"))
+            status = int.from_bytes(self._zygote.control.recv(8), "little")
         except OSError:
             self._kill_group()
             self._replace_zygote()
@@ -197,7 +169,6 @@ class Worker:
                 how = f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
             else:
                 how = f"exited with status {os.WEXITSTATUS(status)}"
-        self._control.settimeout(START_S)
         os.close(self._pidfd)
         return how
 
@@ -209,11 +180,8 @@ class Worker:
     def close(self) -> None:
         """End the zygote and its worker."""
         self.retire()
-        self._control.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._zygote.wait(GRACE_S)
+        self._zygote.ends(GRACE_S)
         self._zygote.kill()
-        self._zygote.wait()
         self._output.close()
         self.regions.close()
 
@@ -222,111 +190,3 @@ class Worker:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def _send(connection: Connection, what: Any) -> None:
-    """``connection.send``, of things that hold no connection or shared tensor: the pickler for
-    those takes three times as long."""
-    connection.send_bytes(pickle.dumps(what, pickle.HIGHEST_PROTOCOL))
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A worker's answer to job ``number``; ``last`` says that the worker ends after it (its GPU
-    context is lost)."""
-
-    number: int
-    content: Any
-    last: bool = False
-
-
-def main() -> None:
-    """Be the zygote: ``main CONTROL_FD REGIONS_FD``."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=int(sys.argv[1]))
-    kernels.load()
-    for name in filter(None, os.environ.get(IMPORTS, "").split(",")):
-        with contextlib.suppress(ImportError):  # the kernel that needs it will say so
-            importlib.import_module(name)
-    gc.freeze()  # torch's many objects live on: no collection in a worker needs to walk them
-    _zygote(control, Regions(int(sys.argv[2])))
-
-
-def _zygote(control: socket.socket, regions: Regions) -> None:
-    """Fork a worker for each b"F" that comes with a socket; report each b"W"aited one's end."""
-    while True:
-        message, fds, _, _ = socket.recv_fds(control, 9, 1)
-        if message == b"F":
-            pid = os.fork()
-            if pid == 0:
-                control.close()
-                _die_with_parent()
-                os.setpgid(0, 0)
-                _be_worker(Connection(fds[0]), regions)
-            with contextlib.suppress(OSError):
-                os.setpgid(pid, pid)  # by whoever of the two comes first
-            os.close(fds[0])
-            control.sendall(pid.to_bytes(8, "little"))
-        elif message[:1] == b"W":
-            pid = int.from_bytes(message[1:], "little")
-            control.sendall(_await_end(pid).to_bytes(8, "little"))
-        else:
-            return
-
-
-def _await_end(pid: int) -> int:
-    """The wait status of a worker that has hung up; one that lives on regardless is killed."""
-    deadline = time.monotonic() + GRACE_S
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        time.sleep(0.002)
-    os.kill(pid, signal.SIGKILL)
-    return os.waitpid(pid, 0)[1]
-
-
-def _die_with_parent() -> None:
-    """A worker that hangs must not outlive the zygote (Linux: PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _be_worker(jobs: Connection, regions: Regions) -> NoReturn:
-    """Serve jobs, and end without the interpreter's clean-up: it takes seconds in a fork that
-    shares all of torch, and the zygote, whose Python it would clean up, is alive."""
-    status = 0
-    try:
-        _serve(jobs, regions)
-    except BaseException:
-        traceback.print_exc()
-        status = 1
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def _serve(jobs: Connection, regions: Regions) -> None:
-    """Answer jobs until the judge hangs up, or until a GPU error has spoilt this process."""
-    me = os.getpid()
-    while True:
-        try:
-            number, job = jobs.recv()
-        except EOFError:
-            return
-        content: Any = execute(job, regions) if isinstance(job, Job) else execute_refusal(job)
-        if os.getpid() != me:
-            os._exit(0)  # forked by the kernel: it must not answer a second time
-        lost = job.device != "cpu" and _gpu_lost()
-        _send(jobs, Answer(number, content, lost))
-        if lost:
-            os._exit(1)
-
-
-def _gpu_lost() -> bool:
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False

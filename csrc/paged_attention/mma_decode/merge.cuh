@@ -57,6 +57,7 @@ constexpr int kMergeColumns = 32;  // of a block of merge_pieces: one a lane
 // end. A warp takes every kMergeWarps-th row.
 template <class T>
 __global__ void __launch_bounds__(32 * kMergeWarps) merge_pieces(DecodeParams p, int dim) {
+    simt::await_launch_before();
     const Begun unit = reinterpret_cast<const Begun*>(p.begun)[blockIdx.x];
     const int first_block = blockIdx.x, pieces = unit.last_block - first_block + 1;
     const int d = blockIdx.y * kMergeColumns + threadIdx.x % 32;

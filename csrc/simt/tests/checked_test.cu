@@ -142,6 +142,56 @@ TEST(fences_and_their_scopes) {
     CHECK_FOUND("none", run(2, 0, 32), "");
 }
 
+constexpr int kTakeUp = __LINE__;
+__global__ void take_up(int* made, const int* given, int* out, int who_waits, bool barrier) {
+    int sum = given[threadIdx.x];
+    if (int(threadIdx.x) < who_waits) simt::await_launch_before();
+    if (barrier) __syncthreads();
+    sum += made[threadIdx.x];
+    if (who_waits < 0) made[threadIdx.x] = 0;
+    out[threadIdx.x] = sum;
+}
+
+__global__ void make(int* made, const int* given) { made[threadIdx.x] = 2 * given[threadIdx.x]; }
+
+TEST(launches_that_start_before_the_one_before_ends) {
+    check::Buffer<int> made(64), given(64), out(64);
+    const simt::Registered registered(
+        {tensor("made", made), tensor("given", given), tensor("out", out)});
+    for (int i = 0; i < 64; ++i) given[i] = i;
+    RUN(make, 1, 64, 0, made.data(), given.data());
+    const auto run = [&](int who_waits, bool barrier) {
+        RUN(make, 1, 64, 0, made.data(), given.data());
+        SIMT_LAUNCH_AFTER(take_up, 1, 64, 0, nullptr, made.data(), given.data(), out.data(),
+                          who_waits, barrier);
+        for (int i = 0; i < 64; ++i) CHECK_EQUAL(3 * i, out[i]);
+    };
+    CHECK_FOUND("none", run(64, false), "");
+    CHECK_FOUND("none", run(1, true), "");
+    CHECK_FOUND("race", run(0, true), line(kTakeUp + 5), "made", "await_launch_before()");
+    CHECK_FOUND("race", run(40, false), line(kTakeUp + 5), "thread (40,0,0)");
+    // Plainly launched it follows, and so does who comes after a plain launch.
+    CHECK_FOUND("none", RUN(take_up, 1, 64, 0, made.data(), given.data(), out.data(), 0, false),
+                "");
+}
+
+// The second launch may start while the first is at work, the third while the second is: it waits
+// for the second, which has waited for the first.
+TEST(a_chain_of_launches) {
+    check::Buffer<int> made(64), given(64), out(64);
+    const simt::Registered registered(
+        {tensor("made", made), tensor("given", given), tensor("out", out)});
+    const auto run = [&](int who_waits) {
+        RUN(make, 1, 64, 0, made.data(), given.data());
+        SIMT_LAUNCH_AFTER(take_up, 1, 64, 0, nullptr, given.data(), given.data(), out.data(), 0,
+                          false);
+        SIMT_LAUNCH_AFTER(take_up, 1, 64, 0, nullptr, made.data(), given.data(), out.data(),
+                          who_waits, false);
+    };
+    CHECK_FOUND("none", run(64), "");
+    CHECK_FOUND("race", run(0), line(kTakeUp + 5));
+}
+
 constexpr int kSpin = __LINE__;
 __global__ void spin(int* value, volatile int* flag, int* out, bool fence) {
     if (threadIdx.x == 0) {

@@ -80,20 +80,20 @@ def _split_declines(call: Call) -> str | None:
     return f"V is {V}, split serves up to 2^30" if V > 2**30 else None
 
 
-def _window_declines(call: Call) -> str | None:
+def _weights_decline(call: Call) -> str | None:
     V = call.axes["V"]
-    return f"V is {V}, split adds up fewer than 2^24 weights" if V >= 2**24 else None
+    return f"V is {V}, it adds up fewer than 2^24 weights" if V >= 2**24 else None
 
 
 VARIANTS = (
     Variant("penalize", "naive", _plain(_new_logits)),
     Variant("penalize", "tiled", _plain(_new_logits), preference=10),
-    Variant("filter_tokens", "naive", _plain(_new_logits)),
-    Variant("filter_tokens", "split", _with_window(_new_logits), _window_declines, preference=10),
+    Variant("filter_tokens", "naive", _plain(_new_logits), _weights_decline),
+    Variant("filter_tokens", "split", _with_window(_new_logits), _weights_decline, preference=10),
     Variant("draw_tokens", "naive", _plain(_token_a_row)),
     Variant("draw_tokens", "split", _split_rows, _split_declines, preference=10),
-    Variant("sample", "naive", _plain(_token_a_row)),
-    Variant("sample", "split", _with_window(_token_a_row), _window_declines, preference=10),
+    Variant("sample", "naive", _plain(_token_a_row), _weights_decline),
+    Variant("sample", "split", _with_window(_token_a_row), _weights_decline, preference=10),
     Variant("greedy", "naive", _plain(_token_a_row)),
     Variant("greedy", "split", _split_rows, preference=10),
 )

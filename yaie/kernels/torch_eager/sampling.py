@@ -42,7 +42,9 @@ def filter_tokens(
     V = logits.shape[-1]
     most = logits.amax(-1, keepdim=True)
     greedy = temperature[:, None] == 0
-    weight = torch.exp((logits - most) / torch.where(greedy, 1.0, temperature[:, None]))
+    T = torch.where(greedy, 1.0, temperature[:, None])
+    half = torch.where(T > 1, 0.5, 1.0)  # logits of both signs may be far apart
+    weight = torch.exp((logits * half - most * half) / (T * half))
     value, order = logits.sort(-1, descending=True)
     weight_in_order = weight.gather(-1, order)
     place = torch.arange(V, device=logits.device)

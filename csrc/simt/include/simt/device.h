@@ -25,9 +25,31 @@
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
     ::simt::detail::launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 
+// The same for a kernel that takes up what the launch before it on the stream leaves. Its blocks may
+// start while that one ends, so before a thread touches what the other does too, it calls
+// simt::await_launch_before().
+#define SIMT_LAUNCH_AFTER(kernel, grid, block, shared_bytes, stream, ...) \
+    ::simt::detail::launch_after(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+
 namespace simt {
 
 using Stream = cudaStream_t;
+
+// Until all blocks of the launch before have ended, and what they wrote is there. Before sm_90 a
+// launch starts no sooner.
+__device__ __forceinline__ void await_launch_before() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// Blocks of the launch that comes after may take free places, once all blocks of this one were here or
+// ended. It says nothing of what this one has written.
+__device__ __forceinline__ void let_launch_after_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // The launch's dynamic shared memory from `byte_offset` on; the base is 128-byte aligned.
 template <class T>
@@ -52,19 +74,49 @@ inline void throw_if_failed(cudaError_t status, const char* kernel) {
                       "kernel " + std::string(kernel) + ": " + describe(status));
 }
 
+// Above 48 KiB in all a kernel must consent; what it declares statically counts too.
+inline void allow_shared(const char* name, const void* kernel, std::size_t bytes) {
+    if (bytes == 0) return;
+    throw_if_failed(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes)),
+        name);
+}
+
 template <class... Parameters, class... Arguments>
 void launch(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
             std::size_t shared_bytes, Stream stream, Arguments&&... arguments) {
-    // Above 48 KiB in all a kernel must consent; what it declares statically counts too.
-    if (shared_bytes > 0) {
-        throw_if_failed(
-            cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)),
-            name);
-    }
+    allow_shared(name, reinterpret_cast<const void*>(kernel), shared_bytes);
     kernel<<<grid, block, shared_bytes, stream>>>(
         static_cast<Parameters>(std::forward<Arguments>(arguments))...);
     throw_if_failed(cudaGetLastError(), name);
+}
+
+// Whether the code that runs on this device has the instruction that waits.
+inline bool can_await(const char* name, const void* kernel) {
+    cudaFuncAttributes of_kernel;
+    throw_if_failed(cudaFuncGetAttributes(&of_kernel, kernel), name);
+    return of_kernel.ptxVersion >= 90;
+}
+
+template <class... Parameters, class... Arguments>
+void launch_after(const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                  std::size_t shared_bytes, Stream stream, Arguments&&... arguments) {
+    const auto* address = reinterpret_cast<const void*>(kernel);
+    allow_shared(name, address, shared_bytes);
+    cudaLaunchAttribute early;
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = can_await(name, address) ? 1 : 0;
+    throw_if_failed(
+        cudaLaunchKernelEx(&config, kernel,
+                           static_cast<Parameters>(std::forward<Arguments>(arguments))...),
+        name);
 }
 
 }  // namespace detail

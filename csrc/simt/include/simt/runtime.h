@@ -118,6 +118,13 @@ inline void fence(Scope scope) {
 }
 #endif
 
+// What the launch before did comes before what this thread does from now on.
+#if defined(SIMT_CHECKED)
+void note_wait_for_launch();
+#else
+inline void note_wait_for_launch() {}
+#endif
+
 // ---- Block barriers -----------------------------------------------------------------------------
 
 // Waits for the whole block; returns how many threads brought a true predicate.
@@ -151,6 +158,7 @@ struct LaunchRequest {
     void (*invoke)(void* arguments);  // runs the kernel body for the current thread
     void* arguments;
     std::size_t argument_bytes;
+    bool early;  // SIMT_LAUNCH_AFTER: it may start before the launch before has ended
 };
 
 void launch(const LaunchRequest& request);

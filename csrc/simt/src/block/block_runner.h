@@ -117,7 +117,6 @@ class BlockRunner {
     // ---- What the checker asks for ----
     void at_access();  // another thread may go on here, as the schedule says
     const Lane* owner_of_stack(uintptr_t address) const;
-    uint3 thread_index(int thread) const { return lanes_[std::size_t(thread)].thread_index; }
 
     // ---- The end of a block, from a place that may not throw ----
     // What is on its stacks is not destroyed, so nothing that owns memory may be: what happened is

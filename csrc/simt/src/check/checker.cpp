@@ -27,9 +27,13 @@ void Checker::begin_launch(const LaunchRequest& request, const Schedule& schedul
     argument_bytes_ = request.argument_bytes;
     armed_ = schedule.policy == Policy::Priority || schedule.preemption > 0;
     memory_ = &registered_memory();
-    first_serial_ = last_serial + 1;
-    launch_since_ = make_stamp(first_serial_, 0, 0);
-    blocks_.clear();
+    launch_since_ = make_stamp(last_serial + 1, 0, 0);
+    // The serials of a chain are those of its blocks, unless another thread has launched too.
+    if (!request.early || last_serial + 1 != first_serial_ + blocks_.size()) {
+        first_serial_ = last_serial + 1;
+        chain_since_ = launch_since_;
+        blocks_.clear();
+    }
     findings_.clear();
     shifts_.clear();
     globals_.clear();
@@ -39,7 +43,9 @@ void Checker::begin_launch(const LaunchRequest& request, const Schedule& schedul
 
 void Checker::begin_block(uint3 block, int threads, const SharedArena& arena) {
     const uint32_t serial = ++last_serial;
-    blocks_.push_back(block);
+    blocks_.push_back({block, request_->block});
+    waited_.assign(std::size_t(threads), !request_->early);
+    waited_since_ = ~uint64_t(0);
     block_since_ = make_stamp(serial, 0, 0);
     order_.begin_block(serial, threads);
     for (const Named& variable : shared_) shifts_[variable.key] = variable.shift;
@@ -76,6 +82,18 @@ void Checker::shared_array(const SharedArray& array, void* place) {
     }
     variable.cells = shared_pool_.take(variable.count());
     shared_.push_back(variable);
+}
+
+void Checker::wait_for_launch() {
+    waited_[Access{order_.stamp(), 0, 0}.thread()] = true;
+    waited_since_ = std::min(waited_since_, order_.stamp());
+}
+
+// For the whole block the wait of one thread holds from the next barrier on.
+uint64_t Checker::unordered_since() const {
+    const Access now{order_.stamp(), 0, 0};
+    const bool barrier_between = waited_since_ >> kThreadBits < now.stamp >> kThreadBits;
+    return waited_[now.thread()] || barrier_between ? launch_since_ : chain_since_;
 }
 
 Fault Checker::report() const { return findings_.report(kernel_name(*request_), schedule_); }
@@ -125,7 +143,7 @@ void Checker::look_global(uintptr_t address, std::size_t bytes, uint32_t flags, 
                    "The op does not change this argument.");
         return;
     }
-    touch(*span, address, bytes, flags, where, launch_since_, tensor.fresh_since);
+    touch(*span, address, bytes, flags, where, unordered_since(), tensor.fresh_since);
 }
 
 // Tensors with gaps, or several that share memory: some one of them must allow the access.
@@ -143,7 +161,7 @@ void Checker::look_overlapping(Span& span, uintptr_t address, std::size_t bytes,
     if ((flags & kWrites) && !writable)
         return report(kReadOnly, address, bytes, flags, where,
                       "The op does not change this argument.");
-    if (span.cells) touch(span, address, bytes, flags, where, launch_since_, fresh_since);
+    if (span.cells) touch(span, address, bytes, flags, where, unordered_since(), fresh_since);
 }
 
 void Checker::look_elsewhere(uintptr_t address, std::size_t bytes, uint32_t flags, Where where) {
@@ -382,8 +400,10 @@ Side Checker::side(uint32_t flags, Where where) const {
 }
 
 Side Checker::side(const Access& past) const {
-    return {blocks_[past.serial() - first_serial_], runner_.thread_index(int(past.thread())),
-            past.flags(), past.where};
+    const auto [block, shape] = blocks_[past.serial() - first_serial_];
+    const unsigned thread = past.thread();
+    const uint3 index = {thread % shape.x, thread / shape.x % shape.y, thread / shape.x / shape.y};
+    return {block, index, past.flags(), past.where};
 }
 
 std::string Checker::named(const Named& variable, const char* what, uintptr_t address) const {
@@ -446,6 +466,10 @@ void Checker::report_race(const Access& past, const Access& now, uintptr_t addre
         remark = "A volatile update is a read and a write, and not atomic.";
     else if (past.flags() & now.flags() & kAtomic)
         remark = "One of the two has block scope, and the other is of another block.";
+    else if (past.stamp < launch_since_)
+        remark =
+            "That was in a launch before, which this one need not have seen end: call "
+            "await_launch_before() first.";
     else if (other_block)
         remark = "Nothing orders the two blocks: __threadfence() before an atomic would.";
     else if (one_warp)
@@ -542,6 +566,13 @@ void note_constant_load(const void* address, std::size_t bytes, Site site) {
         checker->constant_load(reinterpret_cast<uintptr_t>(address), bytes, site);
 }
 void note_copy(void* to, std::size_t bytes, Site site) { note(to, bytes, true, true, true, site); }
+
+void note_wait_for_launch() {
+    Checker* const checker = checking;
+    if (!checker) return;
+    const OutsideKernel outside;
+    checker->wait_for_launch();
+}
 
 void fence(Scope scope) {
     Checker* const checker = checking;

@@ -60,6 +60,7 @@ class Checker {
     void begin_kernel_code() { checking = this; }
     void end_kernel_code() { checking = nullptr; }
     void shared_array(const SharedArray& array, void* place);
+    void wait_for_launch();
     Order& order() { return order_; }
     uint64_t take_accesses() {
         const uint64_t taken = accesses_;
@@ -95,6 +96,12 @@ class Checker {
         std::string name;
         std::size_t element_bytes = 1;
     };
+    struct Block {
+        uint3 index;
+        dim3 shape;
+    };
+    // Accesses from that stamp on are compared with one that the current thread makes now.
+    uint64_t unordered_since() const;
     void count_poll(Where where);
     void look(uintptr_t address, std::size_t bytes, uint32_t flags, Where where);
     void look_shared(uintptr_t address, std::size_t bytes, uint32_t flags, Where where);
@@ -151,9 +158,13 @@ class Checker {
     const LaunchRequest* request_ = nullptr;
     std::string schedule_;
     uint64_t launch_since_ = 0;  // stamp of the launch's first block
+    // Launches that each may start before the one before has ended: the first one's first block.
+    uint64_t chain_since_ = 0;
+    std::vector<bool> waited_;   // by thread of the block: for the launch before
+    uint64_t waited_since_ = 0;  // when the first of the block did
     uint64_t block_since_ = 0;
     uint32_t first_serial_ = 0;
-    std::vector<uint3> blocks_;  // by serial, from the first of the launch
+    std::vector<Block> blocks_;  // by serial, from the first of the chain of launches
     std::vector<Named> shared_;
     std::size_t last_shared_ = 0;
     CellPool shared_pool_;
