@@ -37,12 +37,13 @@ CANDIDATES = 8
 
 def cases(op: Op) -> dict[str, Any]:
     """The Case of each of an op's edges, by the edge's name."""
-    return {edge: op.parse_case(text) for edge, text in _table(op).items()}
+    return {edge: op.parse_case(text) for edge, text in table(op.name).items()}
 
 
-def _table(op: Op) -> dict[str, str]:
-    table: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op.name, {})
-    return table
+def table(op: str) -> dict[str, str]:
+    """The file's Cases of an op's edges, as they are written."""
+    texts: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8")).get(op, {})
+    return texts
 
 
 def judge(take: Callable[[Any], object], op: Op, large: bool = True) -> None:
@@ -61,7 +62,7 @@ def complete(op: Op) -> dict[str, Any]:
 
 def _current(op: Op) -> Iterator[tuple[str, Any]]:
     """What the file has that still is a Case of the op and meets its edge."""
-    for edge, text in _table(op).items():
+    for edge, text in table(op.name).items():
         with suppress(ValueError):
             case = op.parse_case(text)
             if edge in op.edges and op.edges[edge](case):
@@ -134,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     kernels.load()
     if args.check:
-        lacking = {op.name: set(op.edges) ^ set(_table(op)) for op in ops.OPS.values()}
+        lacking = {op.name: set(op.edges) ^ set(table(op.name)) for op in ops.OPS.values()}
         for name, edges in lacking.items():
             for edge in sorted(edges):
                 print(f"{name}: {edge}: not both on the page and in the file", file=sys.stderr)

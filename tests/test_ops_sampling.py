@@ -431,3 +431,17 @@ def test_rounding_of_a_logit_grows_with_its_distance_from_the_maximum() -> None:
     near, far, banned = sampling.relative_error(torch.tensor([0.0, -50.0, -math.inf]).double())
     assert float(near) == 4 * 2.0**-22 == float(banned)
     assert float(far) == pytest.approx(4 * (50 * 2.0**-24 + 2.0**-22))
+
+
+@pytest.mark.parametrize("op", [ops.filter_tokens, ops.sample], ids=lambda op: op.name)
+@pytest.mark.parametrize("variant", ["naive", "split"])
+def test_a_kernel_declines_more_weights_than_its_sum_holds(op: Any, variant: str) -> None:
+    """Integers of 64 bits, in units of 2^-40."""
+    given = parameters(1)
+    if op is ops.sample:
+        given |= {"seed": each(1, 0, torch.int64), "position": each(1, 0, torch.int32)}
+    reasons = []
+    for V in (2**24 - 1, 2**24):
+        call = op.bind(logits=torch.empty(1, V), **given)
+        reasons.append(op.kernels[f"simt.{variant}"].supports(call))
+    assert reasons == [None, "V is 16777216, it adds up fewer than 2^24 weights"]

@@ -18,6 +18,7 @@ from typing import TypeVar
 import hypothesis
 import torch
 
+from conformance import edges
 from conformance.mutants import overlay
 from conformance.mutants.build import FOLDER, Toolchain
 from conformance.mutants.catalogue import CSRC, ROOT, Trial
@@ -59,6 +60,7 @@ class Cache:
         if not trial.mutant.in_python:
             parts += [*self.toolchain.units[trial.unit].command, *self.toolchain.link]
         parts += [platform.python_version(), str(torch.__version__), hypothesis.__version__]
+        parts += [repr(edges.table(trial.mutant.op))]
         total = hashlib.sha256("\0".join(parts).encode())
         for path in sources(trial.mutant.op):
             total.update(f"\0{path.relative_to(ROOT)}\0".encode())
@@ -74,10 +76,7 @@ def sources(op: str) -> list[Path]:
     found += [*ROOT.glob("yaie/*.py"), *ROOT.glob("yaie/kernels/*.py")]
     found += [*ROOT.glob("yaie/cache/*.py"), *ROOT.glob("yaie/kernels/torch_eager/*.py")]
     found += [*ROOT.glob("yaie/ops/_*.py"), ROOT / "yaie" / "ops" / f"{op}.py"]
-    found += [
-        ROOT / "conformance" / name
-        for name in ("campaign.py", "edges.py", "edges.toml", "strategies.py")
-    ]
+    found += [ROOT / "conformance" / name for name in ("campaign.py", "edges.py", "strategies.py")]
     found += _tests(f"test_{op}")
     found += [ROOT / "conformance" / "mutants" / name for name in IN_HUNT]
     return sorted(
