@@ -27,7 +27,7 @@ from yaie.arena import (
 )
 from yaie.check import Judge
 from yaie.fill import Fill
-from yaie.worker import Died, TimedOut, Worker, execution
+from yaie.worker import Died, TimedOut, Worker, execution, nursery
 from yaie.worker.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
 
 TIMEOUT_S = 5.0
@@ -175,6 +175,38 @@ def test_nothing_is_left_of_a_closed_judge(bad: None) -> None:
     assert not Path(f"/proc/{zygote}").exists()
     del judge
     assert files == len(os.listdir("/proc/self/fd"))
+
+
+def test_a_second_judge_does_not_import_torch_again(worker: Worker) -> None:
+    started = time.perf_counter()
+    with Worker(PLUGIN) as second:
+        assert second.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S).raised is not None
+    assert time.perf_counter() - started < 1.5
+
+
+def test_a_zygote_is_where_its_judge_is(
+    bad: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Worker(PLUGIN) as worker:
+        worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
+        assert str(tmp_path) == os.readlink(f"/proc/{worker.pid}/cwd")
+
+
+def test_a_nursery_that_died_is_replaced(bad: None) -> None:
+    present = nursery._PRESENT.of({**os.environ, **PLUGIN})
+    present._process.kill()
+    present._process.wait()
+    with Worker(PLUGIN) as worker:
+        assert worker.ask(RefusalJob("append_kv", "torch.eager", 0), 30).raised is not None
+
+
+def test_another_environment_has_another_nursery(bad: None) -> None:
+    """Whatever is not ours may be read while torch is imported."""
+    first = nursery._PRESENT.of({**os.environ, "YAIE_PLUGINS": "x"})
+    assert nursery._PRESENT.of({**os.environ, "YAIE_PLUGINS": "y"}) is first
+    assert nursery._PRESENT.of({**os.environ, "OMP_NUM_THREADS": "3"}) is not first
+    assert not first.alive()
 
 
 # What runs inside ----------------------------------------------------------------------------
