@@ -38,6 +38,7 @@ def cases(draw: st.DrawFn) -> Any:
         fields["chain"] = min(draw(among(2, 5, 34, 70, 150)), 4000 // fields["page"])
     if kind in ("siblings", "many"):
         fields["siblings"] = draw(among(2, 31, 33, 300, 1000))
+        fields["deep"] = draw(st.booleans())
     if kind in ("requests", "many"):
         fields["requests"] = draw(integers(1, 12))
         fields["length"] = draw(among(1, 9, 40, 300, 600))

@@ -107,7 +107,7 @@ def batches(draw: st.DrawFn) -> tuple[Any, dict[str, Any]]:
         "causal": draw(st.booleans()),
         "window": draw(among((-1, -1), (-1, -1), (3, -1), (0, 0), (5, 2), (-1, 1))),
         "softcap": draw(among(0.0, 0.0, 2.0)),
-        "scale": draw(among(None, None, 0.7, -0.2)),
+        "scale": draw(among(*[None] * 4, 0.7, 0.7, -0.2, -0.2, 1.5)),
     }
     return case, options
 

@@ -27,7 +27,7 @@ from yaie.arena import (
 )
 from yaie.check import Judge
 from yaie.fill import Fill
-from yaie.worker import Died, TimedOut, Worker, execution, nursery
+from yaie.worker import Died, TimedOut, Worker, execution, nursery, process
 from yaie.worker.execution import Heap, Job, Outcome, Raised, RefusalJob, Run
 
 TIMEOUT_S = 5.0
@@ -162,6 +162,14 @@ def test_a_worker_that_cannot_start_says_why(bad: None) -> None:
     broken.close()
 
 
+def gone(pid: int) -> bool:
+    """Whether a process ends and is reaped, which its parent does when it gets to it."""
+    deadline = time.monotonic() + 2
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not Path(f"/proc/{pid}").exists()
+
+
 def test_nothing_is_left_of_a_closed_judge(bad: None) -> None:
     """Neither processes nor files: a campaign opens many judges."""
     op = ops.get("append_kv")
@@ -171,8 +179,8 @@ def test_nothing_is_left_of_a_closed_judge(bad: None) -> None:
     worker, zygote = judge.worker_pid, judge._worker._zygote.pid
     assert Path(f"/proc/{worker}").exists()
     judge.close()
-    assert not Path(f"/proc/{worker}").exists()
-    assert not Path(f"/proc/{zygote}").exists()
+    assert gone(worker)
+    assert gone(zygote)
     del judge
     assert files == len(os.listdir("/proc/self/fd"))
 
@@ -199,6 +207,34 @@ def test_a_nursery_that_died_is_replaced(bad: None) -> None:
     present._process.wait()
     with Worker(PLUGIN) as worker:
         assert worker.ask(RefusalJob("append_kv", "torch.eager", 0), 30).raised is not None
+
+
+def test_a_zygote_that_hangs_while_it_loads_is_ended(
+    bad: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging.py").write_text(
+        "import os, pathlib, time\n"
+        "pathlib.Path(__file__).with_suffix('.pid').write_text(str(os.getpid()))\n"
+        "time.sleep(600)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), PLUGIN["PYTHONPATH"]])
+    monkeypatch.setattr(process, "START_S", 4.0)
+    with (
+        Worker({"YAIE_PLUGINS": "hanging", "PYTHONPATH": path}) as worker,
+        pytest.raises(RuntimeError, match="no answer within 4 s"),
+    ):
+        worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
+    assert gone(int((tmp_path / "hanging.pid").read_text()))
+
+
+def test_a_nursery_that_cannot_start_says_why(bad: None, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('no such library')")
+    path = os.pathsep.join([str(tmp_path), PLUGIN["PYTHONPATH"]])
+    with (
+        Worker({**PLUGIN, "PYTHONPATH": path}) as worker,
+        pytest.raises(RuntimeError, match=r"(?s)could not start.*no such library"),
+    ):
+        worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
 
 
 def test_another_environment_has_another_nursery(bad: None) -> None:

@@ -125,14 +125,14 @@ __device__ void cap_scores(Scores<Tile>& score, const Options& options) {
 }
 
 // The same where registers allow it. tanhf branches, so that a lane's scores go through it one after
-// the other, which is most of a decode tile's time; this form has no branch, and is as good as the
-// budget's 2^-22 of softcap wants it.
+// the other, which is most of a decode tile's time; this form has no branch. Where the score is small
+// beside the softcap its difference would cancel, and a series stands in its place.
 template <class Tile>
 __device__ void cap_scores_at_once(Scores<Tile>& score, const Options& options) {
     const bool capped = options.softcap > 0.0f;
     const float most = 0x1.fp127f;  // in infinity's place, which would make NaN of a score of 0
     const float squeeze = fmaxf(-most, fminf(most, 2 * kLog2E * options.scale / options.softcap));
-    const float cap = options.softcap * kLog2E, factor = options.scale * kLog2E;
+    const float cap = fminf(most, options.softcap * kLog2E), factor = options.scale * kLog2E;
 #pragma unroll
     for (int m = 0; m < Tile::kMmaRows; ++m)
 #pragma unroll
@@ -142,7 +142,12 @@ __device__ void cap_scores_at_once(Scores<Tile>& score, const Options& options) 
                 float& s = score[m][n][e];
                 const float x = s * squeeze;  // tanh(x ln 2 / 2) = (1 - 2^-x) / (1 + 2^-x)
                 const float y = simt::exp2_approx(-fabsf(x));
-                s = capped ? copysignf(cap * __fdividef(1.0f - y, 1.0f + y), x) : s * factor;
+                const float bent = copysignf(cap * __fdividef(1.0f - y, 1.0f + y), x);
+                const float z = x * (kLn2 / 2), w = z * z;  // tanh z = z - z^3 / 3 + ...
+                const float series =
+                    fmaf(w, fmaf(w, fmaf(w, -17.0f / 315, 2.0f / 15), -1.0f / 3), 1.0f);
+                const float plain = s * factor;
+                s = !capped ? plain : fabsf(z) < 0.125f ? plain * series : bent;
             }
 }
 

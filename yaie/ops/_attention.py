@@ -45,6 +45,8 @@ from yaie.op import Call
 from yaie.refusal import Refusal, change
 
 Window = tuple[int, int]
+CAP_REACH = 1024.0
+"""A softcap up to here may be computed with an error of its own size (decision 0003)."""
 OPTIONS = ("causal", "scale", "window", "softcap")
 """What every attention op can be asked for, and a Case names."""
 SIGNATURE = "causal=True, scale?: float=None, window=(-1, -1), softcap=0.0, alibi?: tensor=None"
@@ -197,6 +199,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
     size_of_q, size_of_k = (torch.linalg.vector_norm(x, dim=-1) for x in (q, k))
     largest_key = _row_max(size_of_k[:, None, :].expand_as(p), hidden)
     unit = SCORE_C * math.sqrt(D) * U32 * abs(scale)
+    score_sum = _row_max(abs(scale) * q.abs().bmm(k.abs().mT), hidden)
     moments = Oracle(
         out=out,
         lse=lse,
@@ -206,14 +209,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, scale: float, softcap:
         pv=p.bmm(v.abs()),
         v2=weight.bmm(v2),
         pmax=_row_max(p, hidden),
-        score_sum=_row_max(abs(scale) * q.abs().bmm(k.abs().mT), hidden),
-        score_error=unit * size_of_q * largest_key + 2.0**-22 * (1 + softcap),
+        score_sum=score_sum,
+        score_error=unit * size_of_q * largest_key + 2.0**-22 + cap_error(score_sum, softcap),
         off_grid=torch.ones_like(lse),
     )
     if dtype.itemsize == 2:
         moments = replace(moments, off_grid=_off_grid(moments, p if one_tile else None, dtype))
     per_row = (getattr(moments, f.name) for f in fields(Oracle))  # [Hk,R,...] to [Lq,Hq,...]
     return Oracle(*(x.reshape(Hq, Lq, *x.shape[2:]).transpose(0, 1) for x in per_row))
+
+
+def cap_error(score_sum: Tensor, softcap: float) -> Tensor:
+    """What capping adds to the error of a row's scores: 2^-22 of the softcap (decision 0003), where
+    that is not far above what the scores can be."""
+    return 2.0**-22 * (CAP_REACH + score_sum).clamp_max(softcap)
 
 
 def _off_grid(o: Oracle, p: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -292,7 +301,7 @@ def judges(oracle: Oracle, call: Call, contract: Contract) -> dict[str, Comparis
         + stored,
     )
     rounded_sum = u if contract.row_sum_of_rounded_p and narrow else 0.0
-    cap = 2.0**-22 * float(call.options["softcap"])
+    cap = cap_error(oracle.score_sum, float(call.options["softcap"]))
     lse = Budget(
         expected=oracle.lse,
         terms={
@@ -426,6 +435,16 @@ MASK_EDGES: dict[str, Callable[[Any], bool]] = {
     "group of more than 12": lambda c: c.G > 12,
     "more than 300 keys of D >= 64": lambda c: c.D >= 64 and max(c.kv_lens, default=0) > 300,
     "scale 0": lambda c: c.scale == 0,
+    "scale above 1": lambda c: (
+        (c.scale or 0) > 1 and c.family == "normal" and c.softcap == 0 and sum(c.kv_lens) > 1
+    ),
+    "softcap next to 0": lambda c: (
+        0 < c.softcap < 1e-38 and c.family == "flat" and sum(c.kv_lens) > 1
+    ),
+    "softcap far above every score": lambda c: (
+        c.softcap >= 1e6 and c.family == "normal" and sum(c.kv_lens) > 1
+    ),
+    "softcap near the largest float": lambda c: c.softcap > 1e38 and sum(c.kv_lens) > 1,
     "more than 4096 keys": lambda c: max(c.kv_lens, default=0) > 4096,
     "16-bit scores that rise over more than 4096 keys": lambda c: (
         c.family == "ladder" and c.dtype != "float32" and max(c.kv_lens, default=0) > 4096

@@ -100,6 +100,14 @@ FILTER_EDGES: dict[str, Callable[[Any], bool]] = {
         and c.temperature == 1
         and 0.6 <= c.top_p <= 0.9
     ),
+    "top_p among thousands nearly alike of one part": lambda c: (
+        c.B >= 40
+        and 15_000 < c.V <= 16_376
+        and c.family == "plateau"
+        and (c.temperature, c.min_p) == (1, 0)
+        and c.top_k >= c.V
+        and 0.55 <= c.top_p <= 0.9
+    ),
     "min_p after top_p": lambda c: c.B > 0 and c.min_p > 0 and c.top_p < 1 and c.temperature > 0,
     "min_p 1": lambda c: c.B > 0 and c.min_p == 1 and c.temperature > 0,
 }

@@ -245,6 +245,11 @@ def _faint(fill: Fill, V: int, at: int) -> Tensor:
     return 1e-9 * torch.softmax(3 * fill.normal(V), 0) * (fill.normal(V) > 0)
 
 
+def _mighty(fill: Fill, V: int, at: int) -> Tensor:
+    """Weights near the largest float: their quotients by noise are beyond it."""
+    return 3e38 * torch.softmax(fill.normal(V), 0).sqrt()
+
+
 def _minute(fill: Fill, V: int, at: int) -> Tensor:
     """Weights that are all subnormal."""
     return 1e-40 * (1.0 + fill.normal(V).abs())
@@ -254,7 +259,7 @@ WEIGHTS: dict[str, Callable[[Fill, int, int], Tensor]] = {
     f.__name__.removeprefix("_"): f
     for f in (
         *(_softmax, _uniform, _sparse, _one, _zeros, _rare, _tails, _steep, _unscaled, _faint),
-        _minute,
+        *(_minute, _mighty),
     )
 }
 """Families of a row of weights, by name; ``at`` is the token that some of them favour."""

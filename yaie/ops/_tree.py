@@ -50,12 +50,12 @@ class Tree:
     def grown(
         prompts: Sequence[Tokens],
         page: int,
-        more: tuple[int, int, int, int],
+        more: tuple[int, int, int, int, bool],
         rng: np.random.Generator,
     ) -> Tree:
         """The tree of the prompts, and of ``more``: how many random requests of which length, how
-        long a chain, how many siblings."""
-        requests, length, chain, siblings = more
+        long a chain, how many siblings, and whether these are children of the chain's end."""
+        requests, length, chain, siblings, deep = more
         grown, root = list(prompts), Node()
         for _ in range(requests):
             earlier = grown[int(rng.integers(len(grown)))] if grown else ()
@@ -63,7 +63,8 @@ class Tree:
         spine = tuple(rng.integers(0, 2, chain * page).tolist())
         grown += (spine[: (i + 1) * page] for i in range(chain))
         for i in range(siblings):  # of their first page, one token tells them apart
-            grown.append(tuple(9 + i if j == i % page else 0 for j in range(page)))
+            own = tuple(9 + i if j == i % page else 0 for j in range(page))
+            grown.append((*spine, *own) if deep else own)
         for prompt in grown:
             root.add(prompt, page)
         return Tree.of(root, rng)

@@ -37,9 +37,9 @@ from yaie.signature import FLOAT_NAMES, parse
 MOST_PAGES = 200_000
 """A case of more pages than these uses few of them."""
 KINDS = ("distinct", "fan-out", "identity", "mixed")
-LAYERS = ("alike", "unlike", "shifted", "last shifted")
+LAYERS = ("alike", "unlike", "shifted", "last shifted", "last longer")
 """Layers of one page shape; of three in turn, one without elements; alike, but off alignment; but
-the last one off alignment."""
+the last one off alignment; but the last one's pages three times as long."""
 
 
 @case
@@ -60,6 +60,8 @@ class Case:
 
     def pages(self) -> list[tuple[int, ...]]:
         """The page shape of each layer."""
+        if self.layers == "last longer" and self.L:
+            return [self.page] * (self.L - 1) + [(*self.page[:-1], 3 * self.page[-1])]
         if self.layers != "unlike":
             return [self.page] * self.L
         wider = (*self.page[:-1], 3 * self.page[-1] + 1)
@@ -173,6 +175,13 @@ EDGES: dict[str, Callable[[Case], bool]] = {
         and c.kind != "identity"
     ),
     "more than 192 layers": lambda c: c.L > 192 and min(c.M, c.P - 1) > 0 and c.kind != "identity",
+    "pages of the last of more than 64 layers alone above 32 KiB": lambda c: (
+        c.layers == "last longer"
+        and c.L > 64
+        and min(c.M, c.P - 1) > 0
+        and c.kind != "identity"
+        and 1 << 15 < 3 * math.prod(c.page) * getattr(torch, c.dtype).itemsize <= 3 << 15
+    ),
     "many layers, many pairs": lambda c: c.L > 64 and c.M > 128 and c.P > 256,
     "more than 16 pairs": lambda c: len(c.pairs(list(range(c.P)))) > 16,
     "page ids beyond 16 bits": lambda c: c.P > 1 << 17 and c.M > 0,

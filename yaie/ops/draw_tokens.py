@@ -127,6 +127,9 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "one candidate beyond what 18 bits count": lambda c: (
         c.B > 0 and c.family == "one" and 1 << 18 < c.at < c.V
     ),
+    "weights near the largest float, rows of a block each": lambda c: (
+        c.B >= 40 and c.V > 16_000 and c.family == "mighty"
+    ),
     "subnormal probabilities": lambda c: c.B > 0 and c.V > 30 and c.family == "steep",
 }
 

@@ -54,9 +54,10 @@ from yaie.signature import parse
 class Case:
     """A tree grown from prompts, and queries; both are tuples of letters, a letter stands for a
     token. More is drawn from ``seed``: a path of ``chain`` nodes of one page each, ``siblings``
-    children of the root, ``requests`` prompts of ``length`` tokens that go on where an earlier one
-    is cut, and ``walks`` queries that go on where a path of the tree is cut. Under "high" tokens
-    differ in their upper halves only; under "bits" those of letters 1 to 32 differ from that of 0
+    children of the root (``deep``: of the path's end), ``requests`` prompts of ``length`` tokens
+    that go on where an earlier one is cut, and ``walks`` queries that go on where a path of the
+    tree is cut. Under "high" tokens differ in their upper halves only; under "bits" those of
+    letters 1 to 32 differ from that of 0
     in one bit each, and there are more queries (_tree.Tree.bit_queries)."""
 
     prompts: tuple[Tokens, ...] = ((0, 0, 1), (0, 1))
@@ -64,6 +65,7 @@ class Case:
     page: int = at_least(1, default=1)
     chain: int = at_least(0, default=0)
     siblings: int = at_least(0, default=0)
+    deep: bool = False
     requests: int = at_least(0, default=0)
     length: int = at_least(1, default=8)
     walks: int = at_least(0, default=0)
@@ -95,7 +97,7 @@ class Case:
 @lru_cache(maxsize=64)
 def _grown(case: Case) -> tuple[Tree, list[Tokens], list[tuple[int, str, int]]]:
     rng = np.random.default_rng(case.seed)
-    more = (case.requests, case.length, case.chain, case.siblings)
+    more = (case.requests, case.length, case.chain, case.siblings, case.deep)
     tree = Tree.grown(case.prompts, case.page, more, rng)
     queries = [*case.queries, *tree.walks(case.walks, case.page, rng)]
     queries += tree.bit_queries(case.page) * (case.family == "bits")
@@ -181,6 +183,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
     "more than 128 nodes deep": lambda c: c.chain > 128 and _deepest(c) > 128 * c.page,
     "more than 1,024 siblings": lambda c: c.siblings > 1024 and c.walks > 9,
+    "more than 64 siblings below other nodes": lambda c: (
+        c.deep and c.siblings > 64 and c.chain > 0 and c.walks > 9
+    ),
     "siblings that part behind the 64th token": lambda c: c.siblings > 64 and c.page >= 128,
     "a node that 16 bits cannot count": lambda c: any(node > 65_535 for *_, node in c.stops()),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,

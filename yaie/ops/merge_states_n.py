@@ -110,6 +110,9 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "lse far from 0": lambda c: abs(c.level) >= 1000 and c.K > 1 and c.T > 0,
     "states that cancel": lambda c: c.family == "opposite" and c.K > 1 and c.T > 0,
     "head dim no multiple of 8": lambda c: c.D % 8 != 0 and c.K > 0 and c.T > 0,
+    "head of more than 256 elements off alignment": lambda c: (
+        c.D > 256 and c.shift % 2 == 1 and c.K > 1 and c.T > 0
+    ),
     "head dim above 256": lambda c: c.D > 256 and c.K > 1 and c.T > 0,
     "values beyond float16's range": lambda c: (
         c.family == "scaled" and c.dtype == "bfloat16" and c.empty == "none" and min(c.K, c.T) > 0

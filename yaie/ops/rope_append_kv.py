@@ -171,6 +171,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "no tokens": lambda c: c.T == 0,
     "more than 65,535 tokens": lambda c: c.T > 65_535 and c.skip != 1,
     "all skipped": lambda c: c.T > 0 and c.skip == 1,
+    "more than 64 query heads, some tokens skipped": lambda c: c.Hq > 64 and 1 < c.skip < c.T,
     "some skipped": lambda c: c.T > 1 and c.skip > 1,
     "cache full to the last slot": lambda c: c.T == c.P * c.S > 0 and not c.skip,
     "NaN payloads in v": lambda c: c.family == "bits" and c.T > 0,

@@ -127,6 +127,16 @@ def _outsider(case: Case) -> bool:
 
 EDGES: dict[str, Callable[[Any], bool]] = {
     **FILTER_EDGES,
+    "min_p alone at a high temperature": lambda c: (
+        c.B > 16
+        and c.V > 200
+        and c.family == "normal"
+        and c.mates == "same"
+        and c.temperature >= 4
+        and 0 < c.min_p < 0.2
+        and c.top_k >= c.V
+        and c.top_p == 1
+    ),
     **rows.KEY_EDGES,
     **noise.EDGES,
     "a close race of those that a filter kept": lambda c: (

@@ -6,6 +6,8 @@ zygotes' own.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -16,6 +18,8 @@ from typing import NoReturn
 
 import torch
 
+CHILDREN = {signal.SIGCHLD}
+
 
 def nurse(control: socket.socket) -> None:
     """Serve requests until the judge hangs up. Each comes with its size and three descriptors: the
@@ -25,11 +29,33 @@ def nurse(control: socket.socket) -> None:
         if not size:
             return
         request = json.loads(_received(control, int.from_bytes(size, "little")))
-        if os.fork() == 0:
+        told, tell = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, CHILDREN)  # a pid is not reused before its pidfd
+        pid = os.fork()
+        if pid == 0:
             control.close()
+            os.close(tell)
+            os.read(told, 1)  # the judge has its process id
             _be_zygote(request["environment"], request["folder"], *fds)
-        for fd in fds:
+        _introduce(fds[0], pid)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CHILDREN)
+        for fd in (*fds, told, tell):
             os.close(fd)
+
+
+def _introduce(judge: int, pid: int) -> None:
+    """Send a zygote's process id and a pidfd to its judge, who may have hung up."""
+    pidfd = os.pidfd_open(pid)
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(judge)) as connection:
+        socket.send_fds(connection, [pid.to_bytes(8, "little")], [pidfd])
+    os.close(pidfd)
+
+
+def _reap(*_: object) -> None:
+    """Forget the zygotes that have ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _received(control: socket.socket, size: int) -> bytes:
@@ -49,6 +75,9 @@ def _be_zygote(
     status = 0
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CHILDREN)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not without the nursery
         for standard in (1, 2):  # what kernels print is theirs, not the judge's
             os.dup2(output, standard)
         os.close(output)
@@ -70,5 +99,5 @@ def _be_zygote(
 if __name__ == "__main__":
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for zygotes
+    signal.signal(signal.SIGCHLD, _reap)
     nurse(socket.socket(fileno=int(sys.argv[1])))

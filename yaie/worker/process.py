@@ -59,6 +59,7 @@ class Worker:
         self._start_zygote()
 
     def _start_zygote(self) -> None:
+        self._started = self._late = False
         self._zygote = Zygote(self._environment, self.regions.fd, self._output.fileno())
 
     def begin(self, job: Any) -> None:
@@ -123,9 +124,7 @@ class Worker:
                 break
             ours.close()
             if attempt == 2:
-                self._output.seek(0)
-                text = self._output.read()[-4000:].decode(errors="replace")
-                raise RuntimeError(f"the kernel worker could not start:\n{text}")
+                raise RuntimeError(f"the kernel worker could not start:\n{self._why()}")
             self._replace_zygote()
         self.pid = int.from_bytes(pid, "little")
         self._pidfd = os.pidfd_open(self.pid)
@@ -137,12 +136,22 @@ class Worker:
     def _ask_for_fork(self, socket_of_worker: socket.socket) -> bytes:
         """The new worker's process id, 8 bytes; fewer where the zygote is gone."""
         try:
-            if not self._zygote.await_start(START_S):
-                return b""
+            if not self._started:
+                self._started = self._zygote.await_start(START_S)
             socket.send_fds(self._zygote.control, [b"F"], [socket_of_worker.fileno()])
             return self._zygote.control.recv(8)
+        except TimeoutError:
+            self._late = True
+            return b""
         except OSError:
             return b""
+
+    def _why(self) -> str:
+        """What the zygote wrote, or the nursery that could not make it."""
+        self._output.seek(0)
+        text = self._output.read()[-4000:].decode(errors="replace")
+        text = text or self._zygote.last_words()
+        return f"no answer within {START_S:g} s\n{text}" if self._late else text
 
     def _replace_zygote(self) -> None:
         self._zygote.kill()
@@ -180,8 +189,7 @@ class Worker:
     def close(self) -> None:
         """End the zygote and its worker."""
         self.retire()
-        self._zygote.ends(GRACE_S)
-        self._zygote.kill()
+        self._zygote.kill(GRACE_S)
         self._output.close()
         self.regions.close()
 

@@ -25,6 +25,7 @@ import torch
 from yaie import kernels
 from yaie.arena import Regions
 from yaie.worker.execution import Job, execute, execute_refusal
+from yaie.worker.nursery import READY
 
 GRACE_S = 10.0
 """How long a worker that has hung up may take to end."""
@@ -55,7 +56,7 @@ def serve(judge: socket.socket, regions: int) -> None:
         with contextlib.suppress(ImportError):  # the kernel that needs it will say so
             importlib.import_module(name)
     gc.freeze()  # torch's many objects live on: no collection in a worker needs to walk them
-    judge.sendall(os.getpid().to_bytes(8, "little"))
+    judge.sendall(READY)
     _fork_workers(judge, Regions(regions))
 
 

@@ -21,9 +21,10 @@ def penalize(
     """Count by scattering into [B,V], then everything at once."""
     written = _counts(logits, output, output_indptr)
     known = (_counts(logits, prompt, prompt_indptr) + written) > 0
-    factor = torch.where(logits > 0, 1 / repetition[:, None], repetition[:, None])
+    theta = repetition[:, None]
     penalty = frequency[:, None] * written + presence[:, None] * written.clamp_max(1)
-    return torch.where(known, logits * factor - penalty, logits)
+    scaled = torch.where(logits > 0, logits / theta, logits * theta)  # 1 / theta may be infinite
+    return torch.where(known, scaled - penalty, logits)
 
 
 def _counts(logits: Tensor, tokens: Tensor, indptr: Tensor) -> Tensor:

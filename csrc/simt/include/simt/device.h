@@ -70,6 +70,7 @@ inline std::string describe(cudaError_t status) {
 
 inline void throw_if_failed(cudaError_t status, const char* kernel) {
     if (status == cudaSuccess) return;
+    cudaGetLastError();  // told here, so not to the next who asks
     throw LaunchError(cudaGetErrorName(status),
                       "kernel " + std::string(kernel) + ": " + describe(status));
 }

@@ -33,10 +33,10 @@ void Checker::begin_launch(const LaunchRequest& request, const Schedule& schedul
         first_serial_ = last_serial + 1;
         chain_since_ = launch_since_;
         blocks_.clear();
+        globals_.clear();
     }
     findings_.clear();
     shifts_.clear();
-    globals_.clear();
     order_.begin_launch();
     Module::self().find_thread_local_block();
 }
@@ -203,7 +203,7 @@ bool Checker::look_module(uintptr_t address, std::size_t bytes, uint32_t flags, 
         known.cells = memory_->pool().take(known.count());
     }
     if (address + bytes > known.high) stop_out_of_bounds(address, bytes, flags, where);
-    touch(known, address, bytes, flags, where, local ? block_since_ : launch_since_,
+    touch(known, address, bytes, flags, where, local ? block_since_ : unordered_since(),
           local ? block_since_ : 0);
     return true;
 }
@@ -346,7 +346,8 @@ void Checker::check_update(uintptr_t address, std::size_t bytes, Where where) {
 
 void Checker::constant_load(uintptr_t address, std::size_t bytes, Site site) {
     const Cell* cell = find_cell(address);
-    if (!cell || cell->write.stamp < launch_since_) return;
+    // An early launch runs while the ones before write, so no wait makes this memory constant.
+    if (!cell || cell->write.stamp < chain_since_) return;
     const OutsideKernel outside;
     const Where where = Module::self().where(site);
     if (!findings_.is_new(kStale, where, cell->write.where)) return;
