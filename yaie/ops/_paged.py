@@ -157,3 +157,26 @@ BATCH_ERRORS = (
     Refusal("page at P", put("block_table", 4, 0, 1), ValueError, "page 4", contents=True),
     Refusal("page < 0", put("block_table", -1, 0, 0), ValueError, "page -1", contents=True),
 )
+
+
+PART_EDGES: dict[str, Callable[[Any], bool]] = {
+    "float32 scores near -80,000, in several parts": lambda c: (
+        (c.family, c.dtype, c.scale, c.softcap) == ("negative", "float32", None, 0)
+        and c.D >= 64
+        and any(q == 1 and len(kept) > 256 for q, kept in zip(c.q_lens, c.kept, strict=True))
+    ),
+    "33 tiles of 64 keys of one KV head": lambda c: (
+        c.q_lens == (1,)
+        and c.Hk == 1
+        and 2048 < c.kv_lens[0] <= 2112
+        and c.dtype != "float32"
+        and max(c.D, c.Dv) <= 128
+    ),
+    "more than 128 sequences of more than 16 rows of a KV head": lambda c: (
+        len(c.q_lens) > 128
+        and c.G * min(c.q_lens) > 16
+        and min(c.kv_lens) > 1
+        and c.dtype != "float32"
+    ),
+}
+"""Where the keys of a query, or the rows of a batch, are dealt out in parts."""

@@ -413,6 +413,18 @@ LONG_ROWS: dict[str, Callable[[Any], bool]] = {
     "long rows of a block each": lambda c: c.B >= 40 and 16500 < c.V <= 32768,
 }
 """Where there are few rows a row is shared out: here a block reads one alone, in several turns."""
+PENALTY_EDGES: dict[str, Callable[[Any], bool]] = {
+    **ROW_EDGES,
+    "repetition next to 1, alone": lambda c: (
+        0 < abs(c.repetition - 1) < 0.1
+        and c.frequency == c.presence == 0
+        and c.family == "normal"
+        and min(map(max, c.prompt_lens, c.output_lens), default=0) > 0
+    ),
+    "repetition next to 0 of subnormal logits": lambda c: (
+        c.repetition < 1e-39 and c.family == "subnormal" and max(c.prompt_lens, default=0) > 0
+    ),
+}
 KEY_EDGES: dict[str, Callable[[Any], bool]] = {
     "seed 0": lambda c: c.B > 0 and c.key == 0,
     "largest seed": lambda c: c.B > 0 and c.key == 2**63 - 1,

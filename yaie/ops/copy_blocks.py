@@ -60,10 +60,9 @@ class Case:
 
     def pages(self) -> list[tuple[int, ...]]:
         """The page shape of each layer."""
-        if self.layers == "last longer" and self.L:
-            return [self.page] * (self.L - 1) + [(*self.page[:-1], 3 * self.page[-1])]
         if self.layers != "unlike":
-            return [self.page] * self.L
+            last = (*self.page[:-1], (3 if self.layers == "last longer" else 1) * self.page[-1])
+            return ([self.page] * self.L)[:-1] + [last] * (self.L > 0)
         wider = (*self.page[:-1], 3 * self.page[-1] + 1)
         return [((*self.page[:-1], 0), wider, self.page)[layer % 3] for layer in range(self.L)]
 
@@ -176,10 +175,8 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "more than 192 layers": lambda c: c.L > 192 and min(c.M, c.P - 1) > 0 and c.kind != "identity",
     "pages of the last of more than 64 layers alone above 32 KiB": lambda c: (
-        c.layers == "last longer"
-        and c.L > 64
-        and min(c.M, c.P - 1) > 0
-        and c.kind != "identity"
+        (c.layers, c.kind) == ("last longer", "distinct")
+        and (c.L > 64 and min(c.M, c.P - 1) > 0)
         and 1 << 15 < 3 * math.prod(c.page) * getattr(torch, c.dtype).itemsize <= 3 << 15
     ),
     "many layers, many pairs": lambda c: c.L > 64 and c.M > 128 and c.P > 256,

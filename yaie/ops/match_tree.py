@@ -53,12 +53,11 @@ from yaie.signature import parse
 @case
 class Case:
     """A tree grown from prompts, and queries; both are tuples of letters, a letter stands for a
-    token. More is drawn from ``seed``: a path of ``chain`` nodes of one page each, ``siblings``
-    children of the root (``deep``: of the path's end), ``requests`` prompts of ``length`` tokens
-    that go on where an earlier one is cut, and ``walks`` queries that go on where a path of the
-    tree is cut. Under "high" tokens differ in their upper halves only; under "bits" those of
-    letters 1 to 32 differ from that of 0
-    in one bit each, and there are more queries (_tree.Tree.bit_queries)."""
+    token. From ``seed``: a path of ``chain`` nodes of one page, ``siblings`` children of the root
+    (``deep``: of the path's end), ``requests`` prompts of ``length`` tokens and ``walks`` queries
+    that go on where an earlier prompt, or a path, is cut. Under "high" tokens differ in their upper
+    halves only, under "bits" those of letters 1 to 32 from that of 0 in one bit each, and there are
+    more queries (_tree.Tree.bit_queries)."""
 
     prompts: tuple[Tokens, ...] = ((0, 0, 1), (0, 1))
     queries: tuple[Tokens, ...] = ((0, 0, 1, 1), (0, 1), (1,))
@@ -183,17 +182,13 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "1000 siblings, pages of more than 32 tokens": lambda c: c.siblings >= 1000 and c.page > 32,
     "more than 128 nodes deep": lambda c: c.chain > 128 and _deepest(c) > 128 * c.page,
     "more than 1,024 siblings": lambda c: c.siblings > 1024 and c.walks > 9,
-    "more than 64 siblings below other nodes": lambda c: (
-        c.deep and c.siblings > 64 and c.chain > 0 and c.walks > 9
-    ),
+    "more than 64 siblings below other nodes": lambda c: c.deep and 64 < c.siblings < 2 * c.walks,
     "siblings that part behind the 64th token": lambda c: c.siblings > 64 and c.page >= 128,
     "a node that 16 bits cannot count": lambda c: any(node > 65_535 for *_, node in c.stops()),
     "more than 256 tokens of an edge": lambda c: c.length > 256 and _deepest(c) > 256,
     "a prompt that 16 bits cannot count": lambda c: c.length > 65_535 and _deepest(c) > 65_535,
     "more than 32 queries": lambda c: len(c.asked) > 32,
-    "tokens that differ in their upper halves": lambda c: (
-        c.family == "high" and len(c.tree.edges) > 2
-    ),
+    "tokens that differ in upper halves": lambda c: c.family == "high" and len(c.tree.edges) > 2,
     "siblings and queries one bit apart, each of 32": lambda c: (
         c.family == "bits" and c.page == 1 and c.siblings >= 24 and len(c.tree.edges) > 32
     ),

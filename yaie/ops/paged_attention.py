@@ -197,24 +197,7 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     ),
     "caches off alignment": lambda c: c.cache_shift > 0 and sum(c.kv_lens) > 0,
     **paged.cache_edges(lambda c: any(len(keys) > 1 for keys in c.kept)),
-    "float32 scores near -80,000, in several parts": lambda c: (
-        (c.family, c.dtype, c.scale, c.softcap) == ("negative", "float32", None, 0)
-        and c.D >= 64
-        and any(q == 1 and len(kept) > 256 for q, kept in zip(c.q_lens, c.kept, strict=True))
-    ),
-    "33 tiles of 64 keys of one KV head": lambda c: (
-        c.q_lens == (1,)
-        and c.Hk == 1
-        and 2048 < c.kv_lens[0] <= 2112
-        and c.dtype != "float32"
-        and max(c.D, c.Dv) <= 128
-    ),
-    "more than 128 sequences of more than 16 rows of a KV head": lambda c: (
-        len(c.q_lens) > 128
-        and c.G * min(c.q_lens) > 16
-        and min(c.kv_lens) > 1
-        and c.dtype != "float32"
-    ),
+    **paged.PART_EDGES,
     "table tail unused": lambda c: c.tail > 0 and bool(c.q_lens),
     "table rows that 32 bits cannot address": lambda c: (
         c.table_gap * (len(c.q_lens) - 1) >= 1 << 31 and min(c.q_lens[-1:] + c.kv_lens[-1:]) > 0

@@ -176,7 +176,7 @@ def _some(lens: Sequence[int]) -> bool:
 
 
 EDGES: dict[str, Callable[[Case], bool]] = {
-    **rows.ROW_EDGES,
+    **rows.PENALTY_EDGES,
     "token in prompt and output": lambda c: (
         c.alphabet == 1 and any(map(min, c.prompt_lens, c.output_lens))
     ),
@@ -188,15 +188,6 @@ EDGES: dict[str, Callable[[Case], bool]] = {
     "prompt alone": lambda c: _some(c.prompt_lens) and not _some(c.output_lens),
     "neutral": lambda c: c.neutral and _some(c.output_lens) and c.mates == "same",
     "repetition alone": lambda c: c.repetition != 1 and c.frequency == c.presence == 0,
-    "repetition next to 1, alone": lambda c: (
-        0 < abs(c.repetition - 1) < 0.1
-        and c.frequency == c.presence == 0
-        and c.family == "normal"
-        and min(map(max, c.prompt_lens, c.output_lens), default=0) > 0
-    ),
-    "repetition next to 0 of subnormal logits": lambda c: (
-        c.repetition < 1e-39 and c.family == "subnormal" and _some(c.prompt_lens)
-    ),
     "repetition below 1": lambda c: c.repetition < 1 and _some(c.prompt_lens),
     "frequency alone": lambda c: c.frequency != 0 and c.repetition == 1 and c.presence == 0,
     "presence alone": lambda c: c.presence != 0 and c.repetition == 1 and c.frequency == 0,
