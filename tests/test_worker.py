@@ -201,12 +201,14 @@ def test_a_zygote_is_where_its_judge_is(
         assert str(tmp_path) == os.readlink(f"/proc/{worker.pid}/cwd")
 
 
-def test_a_nursery_that_died_is_replaced(bad: None) -> None:
+def test_a_nursery_that_died_is_replaced(worker: Worker) -> None:
+    asked(worker, "good.attention")
     present = nursery._PRESENT.of({**os.environ, **PLUGIN})
     present._process.kill()
     present._process.wait()
-    with Worker(PLUGIN) as worker:
-        assert worker.ask(RefusalJob("append_kv", "torch.eager", 0), 30).raised is not None
+    with Worker(PLUGIN) as other:
+        assert other.ask(RefusalJob("append_kv", "torch.eager", 0), 30).raised is not None
+    assert isinstance(asked(worker, "good.attention")[0], Outcome)
 
 
 def test_a_zygote_that_hangs_while_it_loads_is_ended(
@@ -237,12 +239,16 @@ def test_a_nursery_that_cannot_start_says_why(bad: None, tmp_path: Path) -> None
         worker.ask(RefusalJob("append_kv", "torch.eager", 0), TIMEOUT_S)
 
 
-def test_another_environment_has_another_nursery(bad: None) -> None:
-    """Whatever is not ours may be read while torch is imported."""
+def test_another_environment_has_another_nursery(worker: Worker) -> None:
+    """Whatever is not ours may be read while torch is imported. Who serves is not disturbed."""
+    asked(worker, "good.attention")
+    pid = worker.pid
     first = nursery._PRESENT.of({**os.environ, "YAIE_PLUGINS": "x"})
     assert nursery._PRESENT.of({**os.environ, "YAIE_PLUGINS": "y"}) is first
     assert nursery._PRESENT.of({**os.environ, "OMP_NUM_THREADS": "3"}) is not first
     assert not first.alive()
+    assert isinstance(asked(worker, "good.attention")[0], Outcome)
+    assert pid == worker.pid
 
 
 # What runs inside ----------------------------------------------------------------------------

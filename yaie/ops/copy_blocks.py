@@ -61,7 +61,7 @@ class Case:
     def pages(self) -> list[tuple[int, ...]]:
         """The page shape of each layer."""
         if self.layers != "unlike":
-            last = (*self.page[:-1], (3 if self.layers == "last longer" else 1) * self.page[-1])
+            last = (3, *self.page) if self.layers == "last longer" else self.page
             return ([self.page] * self.L)[:-1] + [last] * (self.L > 0)
         wider = (*self.page[:-1], 3 * self.page[-1] + 1)
         return [((*self.page[:-1], 0), wider, self.page)[layer % 3] for layer in range(self.L)]

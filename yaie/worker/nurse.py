@@ -77,7 +77,7 @@ def _be_zygote(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, CHILDREN)
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not without the nursery
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, while it loads
         for standard in (1, 2):  # what kernels print is theirs, not the judge's
             os.dup2(output, standard)
         os.close(output)

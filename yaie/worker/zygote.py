@@ -56,6 +56,7 @@ def serve(judge: socket.socket, regions: int) -> None:
         with contextlib.suppress(ImportError):  # the kernel that needs it will say so
             importlib.import_module(name)
     gc.freeze()  # torch's many objects live on: no collection in a worker needs to walk them
+    _die_with_parent(False)  # what serves ends with its judge, whatever becomes of the nursery
     judge.sendall(READY)
     _fork_workers(judge, Regions(regions))
 
@@ -94,10 +95,10 @@ def _await_end(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(yes: bool = True) -> None:
     """A worker that hangs must not outlive the zygote (Linux: PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL if yes else 0)
 
 
 def _be_worker(jobs: Connection, regions: Regions) -> NoReturn:
